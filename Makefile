@@ -1,0 +1,115 @@
+# Every target sets up what it needs: a machine with make, a shell and Python 3.11 or newer is enough.
+# All that is installed, cached or built stays inside this folder.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV ?= .venv
+UV := .uv/bin/uv
+PY := $(VENV)/bin/python
+# The interpreter to build upon: `make PYTHON=/path/to/python3 …`, else the first that is new enough.
+PYTHON ?=
+CANDIDATES = $(if $(PYTHON),$(PYTHON),python3 python3.12 python3.11 python3.13 python3.14)
+WORKERS ?= logical
+PYTEST = $(PY) -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile
+
+export UV_CACHE_DIR := $(CURDIR)/.cache/uv
+export UV_PYTHON_DOWNLOADS := never
+export UV_SYSTEM_CERTS ?= 1
+export UV_NO_PROGRESS := 1
+export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
+export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
+export MLFLOW_DISABLE_TELEMETRY := true
+# Another environment must not be the one that is installed into, and without byte code each start compiles anew.
+unexport VIRTUAL_ENV
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: help
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/.base ## the whole way on simulated traffic: a table of decisions and a report
+	$(VENV)/bin/botsieve demo
+
+.PHONY: test
+test: $(VENV)/.dev ## the fast tests
+	$(PYTEST) -m "not slow"
+
+.PHONY: test-slow
+test-slow: $(VENV)/.dev ## long property runs, real gateways, the browser
+	$(PYTEST) -m slow || test $$? -eq 5
+
+.PHONY: check
+check: $(VENV)/.dev ## lint, format, types, import edges
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-logo
+
+.PHONY: format
+format: $(VENV)/.dev ## mend what the linter can mend by itself
+	$(VENV)/bin/ruff check --fix
+	$(VENV)/bin/ruff format
+
+.PHONY: bench
+bench: $(VENV)/.dev ## every benchmark, as tables (ONLY="name …" for some)
+	$(PY) -m tests.benchmarks $(ONLY)
+
+.PHONY: setup
+setup: $(VENV)/.dev ## the development environment, without running anything
+
+# What is pinned stays as it is unless pyproject.toml asks for another version, or UPGRADE=1 is given.
+PIN = $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes $(if $(UPGRADE),--upgrade)
+.PHONY: pins
+pins: .uv/.installed ## renew requirements/*.txt from pyproject.toml (UPGRADE=1 for the newest versions)
+	echo uv | $(PIN) --no-annotate - --output-file requirements/uv.txt
+	$(PIN) pyproject.toml --group build --group dev --output-file requirements/dev.txt
+	$(PIN) pyproject.toml --group build --constraint requirements/dev.txt --output-file requirements/base.txt
+
+.PHONY: clean
+clean: ## remove what runs leave behind; environments and mlruns/ stay
+	rm -rf demo build dist .cache/numba .cache/matplotlib
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find classifier serving tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: distclean
+distclean: clean ## remove the environments and every cache as well
+	rm -rf .venv .uv .cache *.egg-info
+
+.uv/.installed: requirements/uv.txt
+	@python=; \
+	for candidate in $(CANDIDATES); do \
+	    if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	    then python=$$candidate; break; fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	    echo "Python 3.11 or newer is needed, and none of these is one: $(CANDIDATES)." >&2; \
+	    echo "Install it, or name it: make PYTHON=/path/to/python3 …" >&2; exit 1; \
+	fi; \
+	if ! $$python -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	    echo "$$python has no venv module. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; \
+	fi; \
+	echo "setting up with $$($$python --version)"; \
+	$$python -m venv --clear .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --require-hashes -r requirements/uv.txt
+	@touch $@
+
+$(VENV)/.created: .uv/.installed
+	$(UV) venv --quiet --clear --python .uv/bin/python $(VENV)
+	@touch $@
+
+# `sync` also removes what is no longer pinned, so the project itself goes in after it.
+INSTALL = $(UV) pip sync --quiet --python $(PY) --require-hashes
+PROJECT = $(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation --editable .
+
+$(VENV)/.base: requirements/base.txt pyproject.toml $(VENV)/.created
+	$(INSTALL) requirements/base.txt
+	$(PROJECT)
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.base
+	$(INSTALL) requirements/dev.txt
+	$(PROJECT)
+	@touch $@
