@@ -6,7 +6,8 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
 VENV ?= .venv
-UV := .uv/bin/uv
+BOOT ?= .uv
+UV := $(BOOT)/bin/uv
 PY := $(VENV)/bin/python
 # The interpreter to build upon: `make PYTHON=/path/to/python3 …`, else the first that is new enough.
 PYTHON ?=
@@ -18,7 +19,9 @@ export UV_CACHE_DIR := $(CURDIR)/.cache/uv
 export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS ?= 1
 export UV_NO_PROGRESS := 1
-export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba
+# numba keeps compiled kernels by the age of their own file; what they call or read elsewhere may have changed since.
+KERNELS := $(shell cat classifier/features/*.py $$(grep -rl --include='*.py' numba classifier) | cksum | cut -d ' ' -f 1)
+export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba/$(KERNELS)
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export MLFLOW_DISABLE_TELEMETRY := true
 # Another environment must not be the one that is installed into, and without byte code each start compiles anew.
@@ -63,7 +66,7 @@ setup: $(VENV)/.dev ## the development environment, without running anything
 # What is pinned stays as it is unless pyproject.toml asks for another version, or UPGRADE=1 is given.
 PIN = $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --generate-hashes $(if $(UPGRADE),--upgrade)
 .PHONY: pins
-pins: .uv/.installed ## renew requirements/*.txt from pyproject.toml (UPGRADE=1 for the newest versions)
+pins: $(BOOT)/.installed ## renew requirements/*.txt from pyproject.toml (UPGRADE=1 for the newest versions)
 	echo uv | $(PIN) --no-annotate - --output-file requirements/uv.txt
 	$(PIN) pyproject.toml --group build --group dev --output-file requirements/dev.txt
 	$(PIN) pyproject.toml --group build --constraint requirements/dev.txt --output-file requirements/base.txt
@@ -78,7 +81,7 @@ clean: ## remove what runs leave behind; environments and mlruns/ stay
 distclean: clean ## remove the environments and every cache as well
 	rm -rf .venv .uv .cache *.egg-info
 
-.uv/.installed: requirements/uv.txt
+$(BOOT)/.installed: requirements/uv.txt
 	@python=; \
 	for candidate in $(CANDIDATES); do \
 	    if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
@@ -92,12 +95,12 @@ distclean: clean ## remove the environments and every cache as well
 	    echo "$$python has no venv module. On Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; \
 	fi; \
 	echo "setting up with $$($$python --version)"; \
-	$$python -m venv --clear .uv
-	.uv/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --require-hashes -r requirements/uv.txt
+	$$python -m venv --clear $(BOOT)
+	$(BOOT)/bin/python -m pip install --quiet --disable-pip-version-check --no-cache-dir --require-hashes -r requirements/uv.txt
 	@touch $@
 
-$(VENV)/.created: .uv/.installed
-	$(UV) venv --quiet --clear --python .uv/bin/python $(VENV)
+$(VENV)/.created: $(BOOT)/.installed
+	$(UV) venv --quiet --clear --python $(BOOT)/bin/python $(VENV)
 	@touch $@
 
 # `sync` also removes what is no longer pinned, so the project itself goes in after it.
