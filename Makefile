@@ -20,7 +20,7 @@ export UV_PYTHON_DOWNLOADS := never
 export UV_SYSTEM_CERTS ?= 1
 export UV_NO_PROGRESS := 1
 # numba keeps compiled kernels by the age of their own file; what they call or read elsewhere may have changed since.
-KERNELS := $(shell find classifier -name '*.py' \( -path '*/features/*' -o -exec grep -q numba {} \; \) | sort | xargs cat | cksum | cut -d ' ' -f 1)
+KERNELS := $(shell find classifier -name '*.py' \( -path '*/features/*' -o -exec grep -q numba {} \; \) -print | sort | xargs cat | cksum | cut -d ' ' -f 1)
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba/$(KERNELS)
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
 export MLFLOW_DISABLE_TELEMETRY := true
