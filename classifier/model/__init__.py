@@ -1,0 +1,1 @@
+"""Training, exactness, export and everything a served model needs."""
