@@ -259,12 +259,12 @@ def thresholds_from_curve(curve: LegitimateCurve, budgets: Budgets, strict: Coll
     return Thresholds(chosen["challenge"], chosen["block"], tuple(notes))
 
 
-def unresolved(rows: int, share: float) -> str | None:
+def unresolved(rows: int, share: float, what: str = "legitimate rows") -> str | None:
     """Say why so few rows cannot resolve a share, and what it would need; None when they can (or the share is 0)."""
     if share == 0 or rows * share >= ROWS_BEYOND * (1 - _TOLERANCE):
         return None
     needed = math.ceil(ROWS_BEYOND / share * (1 - _TOLERANCE))
-    return f"needs at least {needed:,} legitimate rows to be measured and there are {rows:,}: {_remedy(rows)}"
+    return f"needs at least {needed:,} {what} to be measured and there are {rows:,}: {_remedy(rows)}"
 
 
 def _remedy(rows: int) -> str:
