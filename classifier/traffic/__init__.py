@@ -1,0 +1,6 @@
+"""Traffic for training and tests: simulated logs, and attackers woven into a user's own log."""
+
+from classifier.traffic.family import GRADES, AttackFamily, families
+from classifier.traffic.simulation import simulate
+
+__all__ = ["GRADES", "AttackFamily", "families", "simulate"]
