@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from classifier.errors import BundleError, ExportError
 from classifier.model import rounding
-from classifier.model.lightgbm_trees import Tree, read_trees
+from classifier.model.lightgbm_trees import Booster, Tree, read_trees
 
 if TYPE_CHECKING:
-    import lightgbm
     import onnx
 
 OWN, GROUP = 0, 1
@@ -84,9 +83,9 @@ class Forest:
     @classmethod
     def from_lightgbm(
         cls,
-        own: lightgbm.Booster | None,
+        own: Booster | None,
         own_columns: Sequence[int],
-        group: lightgbm.Booster | None,
+        group: Booster | None,
         n_features: int | None = None,
     ) -> Forest:
         """Read a two-part model out of LightGBM.
@@ -129,7 +128,7 @@ class Forest:
 
 def _same_bits(one: Any, other: Any) -> bool:
     if isinstance(one, np.ndarray):
-        return one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
+        return one.dtype == other.dtype and one.shape == other.shape and bool(one.tobytes() == other.tobytes())
     return bool(one == other)
 
 

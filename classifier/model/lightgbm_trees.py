@@ -7,19 +7,36 @@ also keeps LightGBM itself out of this module: any object with `model_to_string(
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from classifier.errors import ExportError
 
-if TYPE_CHECKING:
-    import lightgbm
-
 _CATEGORICAL = 1
 _DEFAULT_LEFT = 2
 _MISSING_NONE, _MISSING_ZERO, _MISSING_NAN = 0, 1, 2
+
+
+class Booster(Protocol):
+    """What is used of a `lightgbm.Booster`."""
+
+    def model_to_string(self) -> str:
+        """Write the model as text."""
+        ...
+
+    def num_feature(self) -> int:
+        """Return the length of a row."""
+        ...
+
+    def set_leaf_output(self, tree_id: int, leaf_id: int, value: float) -> Any:
+        """Set the value of a leaf."""
+        ...
+
+    def predict(self, data: npt.NDArray[np.float32], **kind: bool) -> Any:
+        """Return raw scores, leaf numbers or contributions by row."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +63,7 @@ class Tree:
         return len(self.leaf_value)
 
 
-def read_trees(booster: lightgbm.Booster) -> list[Tree]:
+def read_trees(booster: Booster) -> list[Tree]:
     """Read the trees that `booster.predict` uses (up to its best iteration).
 
     Raises ExportError for what cannot be exported exactly: several classes, averaged output (random forests),

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from classifier.errors import ExportError
-from classifier.model.lightgbm_trees import Tree, read_trees
-
-if TYPE_CHECKING:
-    import lightgbm
+from classifier.model.lightgbm_trees import Booster, Tree, read_trees
 
 MANTISSA_BITS = 24
 """Significant bits of a float32."""
@@ -58,7 +54,7 @@ def route_thresholds(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
     return np.where((thresholds < 0) & (thresholds >= -edge), below_zone, routed)
 
 
-def round_leaves(boosters: Sequence[lightgbm.Booster]) -> int:
+def round_leaves(boosters: Sequence[Booster]) -> int:
     """Round every leaf of `boosters` in place to a multiple of 2^-k and return k, chosen for all of them together.
 
     k is the largest with Σ over all trees of max|leaf| < 2^(24-k), counted over the rounded leaves. Afterwards the
@@ -124,6 +120,6 @@ def _finest_grid(leaf_values: Sequence[npt.NDArray[np.float64]]) -> int:
     )
 
 
-def _set_leaves(booster: lightgbm.Booster, number: int, tree: Tree, values: npt.NDArray[np.float64]) -> None:
+def _set_leaves(booster: Booster, number: int, tree: Tree, values: npt.NDArray[np.float64]) -> None:
     for leaf in np.flatnonzero(values.view(np.int64) != tree.leaf_value.view(np.int64)):
         booster.set_leaf_output(number, int(leaf), float(values[leaf]))

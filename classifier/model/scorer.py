@@ -1,0 +1,148 @@
+"""Scoring feature rows with a bundle's model: one interface, engines behind it.
+
+Every engine gives the same raw score, bit for bit, for any batch size and number of threads; probabilities may differ
+between engines by at most 1e-6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from classifier.errors import BundleError, InputError
+from classifier.model.bundle import MODEL_FILE, Bundle, load_bundle
+
+Device = Literal["auto", "cpu", "cuda"]
+FloatRows = npt.NDArray[np.float32]
+Scores = npt.NDArray[np.float32]
+
+_CUDA_FILE = "model.cuda.onnx"
+_ERRORS_ONLY = 3
+
+
+class Session(Protocol):
+    """What is used of an ONNX Runtime session."""
+
+    def run(self, names: Sequence[str] | None, inputs: Mapping[str, Any]) -> list[npt.NDArray[Any]]:
+        """Run the graph."""
+        ...
+
+    def get_inputs(self) -> list[Any]:
+        """Return the graph's inputs, with name and shape."""
+        ...
+
+    def get_providers(self) -> list[str]:
+        """Return what the graph really runs on."""
+        ...
+
+
+class Engine(Protocol):
+    """One way to run a model. `n_features` is the length of a row, `providers` is what really runs it."""
+
+    n_features: int
+    providers: tuple[str, ...]
+
+    def score(self, rows: FloatRows) -> tuple[Scores, Scores]:
+        """Return raw scores and probabilities, float32[n] each, of C-ordered rows float32[n, F] with n > 0."""
+        ...
+
+
+class OnnxCpuEngine:
+    """ONNX Runtime on the CPU, over `model.onnx`."""
+
+    def __init__(self, model: bytes, threads: int) -> None:
+        self._session = cpu_session(model, threads)
+        self.n_features = int(self._session.get_inputs()[0].shape[1])
+        self.providers = tuple(self._session.get_providers())
+
+    def score(self, rows: FloatRows) -> tuple[Scores, Scores]:
+        """Return raw scores and probabilities, float32[n] each."""
+        raw, probability = self._session.run(("raw", "probability"), {"features": rows})
+        return raw, probability
+
+
+class Scorer:
+    """Scores rows with the model of a bundle (a folder, or one already loaded) or of a single `.onnx` file.
+
+    `device` is auto (the fastest engine that gives the same raw scores), cpu or cuda; `threads` those of one call.
+    Raises BundleError for a model that cannot be loaded, InputError for a device that cannot run it.
+    """
+
+    def __init__(self, source: Bundle | Path | str, device: Device = "cpu", threads: int = 1) -> None:
+        bundle, model = _open(source)
+        if device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"unknown device {device!r}; use auto, cpu or cuda")
+        if device == "cuda":
+            raise InputError(_why_no_cuda(bundle))
+        if threads < 1:
+            raise InputError(f"threads is {threads}; give 1 or more")
+        self._engine: Engine = OnnxCpuEngine(model, threads)
+        if bundle is not None and self.n_features != len(bundle.manifest.features):
+            raise BundleError(
+                f"{MODEL_FILE} takes {self.n_features} features but the manifest of {bundle.path} names"
+                f" {len(bundle.manifest.features)}; train the bundle again"
+            )
+
+    @property
+    def n_features(self) -> int:
+        """Length of a feature row."""
+        return self._engine.n_features
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What the graph really runs on, as the session itself reports it."""
+        return self._engine.providers
+
+    def score(self, rows: FloatRows) -> tuple[Scores, Scores]:
+        """Return (raw, probability), float32[n] each, of feature rows float32[n, F]; n may be 0.
+
+        Raises InputError for another dtype or shape: a silent cast could move a value across a threshold.
+        """
+        if rows.dtype != np.float32 or rows.ndim != 2 or rows.shape[1] != self.n_features:
+            raise InputError(
+                f"rows are {rows.dtype} of shape {rows.shape}; this model takes float32 of shape (n, {self.n_features})"
+            )
+        if not len(rows):
+            return np.empty(0, np.float32), np.empty(0, np.float32)
+        return self._engine.score(np.ascontiguousarray(rows))
+
+
+def cpu_session(model: bytes, threads: int) -> Session:
+    """Open a graph in ONNX Runtime on the CPU alone. Raises BundleError if it is no graph that can run."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _ERRORS_ONLY
+    # Threads that spin between calls would take a core from the rest of a server.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session: Session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's exceptions share no base of their own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BundleError(f"ONNX Runtime cannot load the model ({reason}); train or copy the bundle again") from error
+    return session
+
+
+def _open(source: Bundle | Path | str) -> tuple[Bundle | None, bytes]:
+    if isinstance(source, Bundle):
+        return source, source.model
+    path = Path(source)
+    if path.suffix != ".onnx":
+        bundle = load_bundle(path)
+        return bundle, bundle.model
+    try:
+        return None, path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read the model {path}: {error.strerror}; name a bundle or a .onnx file") from error
+
+
+def _why_no_cuda(bundle: Bundle | None) -> str:
+    if bundle is None or _CUDA_FILE not in bundle.manifest.files:
+        return f"device cuda needs a bundle with {_CUDA_FILE}, and this one has none; use --device cpu"
+    return "this version has no CUDA engine; use --device cpu"
