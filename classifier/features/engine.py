@@ -1,0 +1,245 @@
+"""The engine: bounded tables of profiles, run over many transitions or over one. It is the same kernel either way.
+
+engine = Engine()                                   # batch: whole chunks in the order of section "order"
+rows = engine.run(orderer.push(chunk))              # float32[arrivals, features]
+
+serial, row = engine.arrive(preparer.arrival(e))    # online: one request at a time
+engine.complete(serial, time, values)
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from classifier.errors import InputError
+from classifier.features import layout as at
+from classifier.features import profile
+from classifier.features.order import EXPIRY_US, Transitions
+from classifier.features.prepare import Events
+from classifier.features.spec import COLUMN, ENTITIES, MEASURE_INDEX, MEASURES, NAMES, RATIOS, measures_of
+
+Rows = npt.NDArray[np.float32]
+WIDTHS = (at.CLIENT_WIDTH, *(at.GROUP_WIDTH for _ in ENTITIES[1:]))
+"""Numbers of a profile per entity kind."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Sizes of the tables: sets (a power of two) and ways per entity kind. Slots = sets * ways."""
+
+    sets: tuple[int, ...]
+    ways: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.sets) != len(ENTITIES) or len(self.ways) != len(ENTITIES):
+            raise InputError(f"tables need a size for each of {', '.join(ENTITIES)}")
+        if any(s < 1 or s & (s - 1) for s in self.sets) or any(w < 1 for w in self.ways):
+            raise InputError("the number of sets of a table must be a power of two, and that of ways at least 1")
+
+    @classmethod
+    def for_clients(cls, clients: int) -> Tables:
+        """Return tables that hold `clients` clients and as many addresses, and less of the entities that are fewer."""
+        sets = 1 << max(int(np.ceil(np.log2(max(clients, 16) / 16))), 0)
+        return cls((sets, sets, max(sets // 8, 1), max(sets // 32, 1), max(sets // 8, 1), 1), (16, 16, 16, 16, 16, 1))
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        """Slots per entity kind."""
+        return tuple(s * w for s, w in zip(self.sets, self.ways, strict=True))
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the profiles when every slot is in use, bytes."""
+        return sum(n * (8 * w + 8 * at.SKETCH_WIDTH + 8) for n, w in zip(self.slots, WIDTHS, strict=True))
+
+
+DEFAULT_TABLES = Tables.for_clients(1 << 19)
+
+
+def _columns() -> npt.NDArray[np.int64]:
+    columns = np.full((len(ENTITIES), len(MEASURES)), -1, np.int64)
+    for index, entity in enumerate(ENTITIES):
+        for name in measures_of(entity):
+            columns[index, MEASURE_INDEX[name]] = COLUMN[f"{entity}_{name}"]
+    return columns
+
+
+_COLUMNS = _columns()
+_ABOVE = np.array([COLUMN[f"{entity}_{measure}"] for _, entity, measure, _, _, _ in RATIOS])
+_BELOW = np.array([COLUMN[f"{entity}_{measure}"] for _, _, _, entity, measure, _ in RATIOS])
+_FIRST_RATIO = COLUMN[RATIOS[0][0]]
+
+
+class Engine:
+    """Profiles of every entity kind, and the clock they share."""
+
+    def __init__(
+        self,
+        tables: Tables = DEFAULT_TABLES,
+        *,
+        threads: int = 1,
+        shards: int | None = None,
+        entities: tuple[str, ...] = ENTITIES,
+        pending_limit: int = 1_000_000,
+        record: Callable[[float, int, int], None] | None = None,
+    ) -> None:
+        """Make an engine that knows nobody.
+
+        `threads` work on `shards` of the keys, as many as threads unless stated. `entities` leaves kinds out (their columns
+        stay NaN). `pending_limit` bounds the requests in flight that the online form remembers; beyond it the oldest
+        expires early and `overflowed` counts it. `record(time, kind, serial)` sees each online transition.
+        """
+        self.tables = tables
+        self.start: float | None = None
+        self.clock = -np.inf
+        self.arrivals = 0
+        self.overflowed = 0
+        self._threads = threads
+        self._shards = threads if shards is None else shards
+        self._kinds = np.array([ENTITIES.index(entity) for entity in entities])
+        self._bases = np.concatenate([[0], np.cumsum(tables.slots)[:-1]]).astype(np.int64)
+        self._masks = np.array(tables.sets, np.int64) - 1
+        self._ways = np.array(tables.ways, np.int64)
+        slots = sum(tables.slots)
+        self._widths = np.array(WIDTHS, np.int64)
+        numbers = np.array(tables.slots) * self._widths
+        self._starts = np.concatenate([[0], np.cumsum(numbers)[:-1]]).astype(np.int64)
+        self.state = np.zeros(int(numbers.sum()))
+        self.sketch = np.zeros(slots * at.SKETCH_WIDTH, np.uint64)
+        self.tags = np.zeros(slots, np.uint64)
+        self._pending: dict[int, Events] = {}
+        self._due: list[tuple[float, int]] = []
+        self._pending_limit = pending_limit
+        self._record = record
+
+    # --- many transitions ----------------------------------------------------------------------------------------------
+
+    def run(self, transitions: Transitions) -> Rows:
+        """Move all profiles through the transitions; return float32[arrivals, features], in the order of arrival."""
+        t = transitions
+        self._begin(t.time, t.kind)
+        out = np.full((len(t.arrivals), len(NAMES)), np.nan, np.float32)
+        rows = np.full(len(t.events), -1, np.int64)
+        rows[t.arrivals] = np.arange(len(t.arrivals))
+        corrections = np.ones((len(t.events), 6))
+        if len(t.arrivals):
+            first = int(t.arrivals[0])
+            profile.correct(t.events.time[first:].astype(np.float64), self.start, corrections[first:])
+        common = (
+            t.time, t.kind, t.event, t.events.hashes, t.events.values, t.serial, corrections, rows,
+            *self._layout(), out,
+        )  # fmt: skip
+        if self._shards == 1:
+            profile.run_all(self._kinds, 0, 1, *common)
+        else:
+            with ThreadPoolExecutor(self._threads) as pool:
+                list(
+                    pool.map(
+                        lambda shard: profile.run_all(self._kinds, shard, self._shards, *common), range(self._shards)
+                    )
+                )
+        profile.finish(t.arrivals, t.events.values, rows, _ABOVE, _BELOW, _FIRST_RATIO, out)
+        self.arrivals += len(t.arrivals)
+        return out
+
+    def _layout(self) -> tuple[Any, ...]:
+        return (
+            self._bases,
+            self._masks,
+            self._ways,
+            self._widths,
+            self._starts,
+            _COLUMNS,
+            self.state,
+            self.sketch,
+            self.tags,
+        )
+
+    def _begin(self, time: npt.NDArray[np.float64], kind: npt.NDArray[np.uint8]) -> None:
+        if len(time) and self.start is None:
+            self.start = float(time[np.argmax(kind == at.ARRIVAL)])
+        if len(time):
+            self.clock = max(self.clock, float(time.max()))
+
+    # --- one transition ------------------------------------------------------------------------------------------------
+
+    def arrive(self, event: Events) -> tuple[int, npt.NDArray[np.float32]]:
+        """Record one arrival (`Preparer.arrival`); return its serial number and its row, float32[features]."""
+        now = float(event.time[0])
+        self._expire(now)
+        serial = self.arrivals
+        self.arrivals += 1
+        if self.start is None:
+            self.start = now
+        corrections = np.ones((1, 6))
+        profile.correct(np.array([now]), self.start, corrections)
+        out = np.full((1, len(NAMES)), np.nan, np.float32)
+        self._one(now, at.ARRIVAL, event, serial, corrections, np.zeros(1, np.int64), out)
+        self._pending[serial] = event
+        heapq.heappush(self._due, (now + EXPIRY_US, serial))
+        if len(self._pending) > self._pending_limit:
+            self._overflow(now)
+        return serial, out[0]
+
+    def complete(self, serial: int, time: float, values: npt.NDArray[np.float64]) -> bool:
+        """Record the completion of arrival `serial` at `time` (µs) with its values; False if it is not in flight.
+
+        A completion at the very moment of its expiry still counts.
+        `values` float64[VALUES] are those of the arrival with `Preparer.completion` added.
+        """
+        event = self._pending.get(serial)
+        in_time = event is not None and time <= event.time[0] + EXPIRY_US
+        if in_time:
+            del self._pending[serial]
+        self._expire(time)
+        if event is None or not in_time:
+            return False
+        event.values[0] = values
+        self._one(float(time), at.COMPLETION, event, serial, np.ones((1, 6)), np.full(1, -1), _NOWHERE)
+        return True
+
+    def values_of(self, serial: int) -> npt.NDArray[np.float64] | None:
+        """Return a copy of the values of an arrival in flight, float64[VALUES]."""
+        event = self._pending.get(serial)
+        return None if event is None else event.values[0].copy()
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that have arrived online and neither completed nor expired."""
+        return len(self._pending)
+
+    def _expire(self, time: float) -> None:
+        """Let what is due at the running clock expire. A late `time` does not move the clock."""
+        self.clock = max(self.clock, time)
+        while self._due and self._due[0][0] <= self.clock:
+            due, serial = heapq.heappop(self._due)
+            self._end_early(due, serial)
+
+    def _overflow(self, now: float) -> None:
+        while len(self._pending) > self._pending_limit:
+            _, serial = heapq.heappop(self._due)
+            self.overflowed += serial in self._pending
+            self._end_early(now, serial)
+
+    def _end_early(self, time: float, serial: int) -> None:
+        event = self._pending.pop(serial, None)
+        if event is not None:
+            self._one(time, at.EXPIRY, event, serial, np.ones((1, 6)), np.full(1, -1), _NOWHERE)
+
+    def _one(self, time: float, kind: int, event: Events, serial: int, corrections: Any, rows: Any, out: Rows) -> None:
+        profile.run_one(
+            time, np.uint8(kind), 0, event.hashes, event.values, np.array([serial]), corrections, rows,
+            *self._layout(), _ABOVE, _BELOW, _FIRST_RATIO, out,
+        )  # fmt: skip
+        if self._record is not None:
+            self._record(time, kind, serial)
+
+
+_NOWHERE = np.empty((1, len(NAMES)), np.float32)

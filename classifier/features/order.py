@@ -1,0 +1,191 @@
+"""The order of transitions: the stage before the kernel.
+
+Offline, a log's events become arrivals and completions in the order (time, completions of at least 1 µs, arrivals, input
+row); a completion whose duration is missing or shorter follows its own arrival. A completion later than `EXPIRY_S` after its
+arrival becomes an expiry at that moment. Events come in chunks that are sorted by (time, row); what has not ended
+when a chunk ends is carried into the next, so that the chunking changes nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from numba import njit
+
+from classifier.events import MICROSECONDS
+from classifier.features import layout as at
+from classifier.features.prepare import Events
+from classifier.features.spec import EXPIRY_S
+
+EXPIRY_US = EXPIRY_S * MICROSECONDS
+
+
+@dataclass(slots=True)
+class Transitions:
+    """Transitions in their order, and the events they belong to.
+
+    time float64[m] in µs; kind uint8[m]; event int64[m], row of `events`; serial int64[n], the serial number of each event's
+    arrival; arrivals int64[a], the rows of `events` that arrive here, in their order.
+    """
+
+    time: npt.NDArray[np.float64]
+    kind: npt.NDArray[np.uint8]
+    event: npt.NDArray[np.int64]
+    events: Events
+    serial: npt.NDArray[np.int64]
+    arrivals: npt.NDArray[np.int64]
+
+
+@njit(cache=True, nogil=True)
+def _merge(time, arrivals, immediate, ends, end_kinds, end_events, until, out_time, out_kind, out_event):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Merge arrivals and ends, both in order, up to the last arrival and `until`; return (transitions, ends taken)."""
+    m = 0
+    e = 0
+    for i in range(len(arrivals)):
+        event = arrivals[i]
+        while e < len(ends) and ends[e] <= time[event]:
+            out_time[m], out_kind[m], out_event[m] = ends[e], end_kinds[e], end_events[e]
+            m += 1
+            e += 1
+        out_time[m], out_kind[m], out_event[m] = time[event], at.ARRIVAL, event
+        m += 1
+        if immediate[event]:
+            out_time[m], out_kind[m], out_event[m] = time[event], at.COMPLETION, event
+            m += 1
+    while e < len(ends) and ends[e] <= until:
+        out_time[m], out_kind[m], out_event[m] = ends[e], end_kinds[e], end_events[e]
+        m += 1
+        e += 1
+    return m, e
+
+
+class Orderer:
+    """Turns sorted chunks of events into transitions, carrying what is still in flight."""
+
+    def __init__(self) -> None:
+        self._carried = Events.empty()
+        self._serials = np.zeros(0, np.int64)
+        self._next_serial = 0
+
+    def push(self, chunk: Events, *, last: bool = False) -> Transitions:
+        """Return the transitions up to the last arrival of `chunk`, or, for the last chunk, all that remain."""
+        held = len(self._carried)
+        events = Events.join([self._carried, chunk]) if held else chunk
+        serials = np.concatenate([self._serials, np.arange(self._next_serial, self._next_serial + len(chunk))])
+        self._next_serial += len(chunk)
+        immediate = events.end <= events.time
+        arrivals = np.arange(held, len(events))
+        ends, kinds, owners = _ends_in_order(events, immediate)
+        room = 2 * len(events)
+        time, kind, event = np.empty(room), np.empty(room, np.uint8), np.empty(room, np.int64)
+        until = np.inf if last else -np.inf
+        m, taken = _merge(
+            events.time, arrivals, immediate, ends, kinds, owners, until, time, kind, event
+        )  # fmt: skip
+        rest = np.sort(owners[taken:])
+        self._carried, self._serials = events.take(rest), serials[rest]
+        return Transitions(time[:m], kind[:m], event[:m], events, serials, arrivals)
+
+
+def _ends_in_order(
+    events: Events, immediate: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return (times, kinds, event rows) of the ends that do not follow their arrival at once, by (time, input row)."""
+    owners = np.flatnonzero(~immediate)
+    expires = events.end[owners] > events.time[owners] + EXPIRY_US
+    ends = np.where(expires, events.time[owners] + EXPIRY_US, events.end[owners])
+    order = np.lexsort((events.row[owners], ends))
+    kinds = np.where(expires, at.EXPIRY, at.COMPLETION).astype(np.uint8)
+    return ends[order], kinds[order], owners[order]
+
+
+def sort_events(events: Events) -> Events:
+    """Return the events by (time, row)."""
+    if np.all(events.time[1:] >= events.time[:-1]) and np.all(events.row[1:] > events.row[:-1]):
+        return events
+    return events.take(np.lexsort((events.row, events.time)))
+
+
+def sorted_tables(
+    tables: Iterable[pa.Table], *, rows: int = 65_536
+) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
+    """Sort a log of any size by (time, input row), yielding tables and the input rows of their events.
+
+    An external merge: every incoming table is sorted and laid down on disk in pieces of at most `rows` rows; the pieces are
+    then read in the order of their first times, and an event goes out once no later piece can begin before it. Memory
+    is bounded by the pieces that overlap in time, a few for a log that is nearly in order. A log that fits one
+    table never touches the disk.
+    """
+    incoming = iter(tables)
+    first = next(incoming, None)
+    if first is None:
+        return
+    second = next(incoming, None)
+    if second is None:
+        yield _sorted_piece(_numbered(first, 0))
+        return
+    with TemporaryDirectory(prefix="botsieve-sort-") as folder:
+        yield from _external(first, second, incoming, Path(folder), rows)
+
+
+def _numbered(table: pa.Table, first_row: int) -> pa.Table:
+    numbers = pa.array(np.arange(first_row, first_row + table.num_rows))
+    return table.append_column("__row", numbers)
+
+
+def _sorted_piece(table: pa.Table) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    time, row = table.column("time").to_numpy(), table.column("__row").to_numpy()
+    if np.any(time[1:] < time[:-1]) or np.any(row[1:] < row[:-1]):
+        order = np.lexsort((row, time))
+        table, row = table.take(pa.array(order)), row[order]
+    return table.drop_columns(["__row"]), row
+
+
+def _sorted_table(table: pa.Table) -> pa.Table:
+    time, row = table.column("time").to_numpy(), table.column("__row").to_numpy()
+    ordered = not (np.any(time[1:] < time[:-1]) or np.any(row[1:] < row[:-1]))
+    return table if ordered else table.take(pa.array(np.lexsort((row, time))))
+
+
+def _external(
+    first: pa.Table, second: pa.Table, incoming: Iterator[pa.Table], folder: Path, rows: int
+) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
+    pieces: list[tuple[int, int, Path, int]] = []  # first time, number, file, piece of that file
+    count = 0
+    for index, table in enumerate(_chain(first, second, incoming)):
+        path = folder / f"{index}.arrow"
+        ordered = _sorted_table(_numbered(table, count)).combine_chunks()
+        count += table.num_rows
+        options = pa.ipc.IpcWriteOptions(compression="lz4")
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, ordered.schema, options=options) as writer:
+            for number, batch in enumerate(ordered.to_batches(max_chunksize=rows)):
+                writer.write_batch(batch)
+                heapq.heappush(pieces, (batch.column("time")[0].as_py(), len(pieces), path, number))
+    held: pa.Table | None = None
+    while pieces:
+        _, _, path, number = heapq.heappop(pieces)
+        with pa.OSFile(str(path), "rb") as source:
+            piece = pa.Table.from_batches([pa.ipc.open_file(source).get_batch(number)])
+        held = piece if held is None else pa.concat_tables([held, piece])
+        if not pieces:
+            break
+        held = _sorted_table(held).combine_chunks()
+        ready = int(np.searchsorted(held.column("time").to_numpy(), pieces[0][0], side="left"))
+        if ready:
+            yield _sorted_piece(held.slice(0, ready))
+            held = held.slice(ready)
+    if held is not None and held.num_rows:
+        yield _sorted_piece(held)
+
+
+def _chain(first: pa.Table, second: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    yield first
+    yield second
+    yield from rest
