@@ -1,0 +1,31 @@
+"""Client addresses in one spelling, so that one client is not two.
+
+IPv6 is written as RFC 5952 has it, IPv4-mapped IPv6 becomes IPv4. Whatever else a gateway wrote there (a host name, a
+pseudonym of a log that was made anonymous) is kept in lower case: such logs are common and their clients still differ.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+
+MAX_LENGTH = 255
+
+
+@lru_cache(maxsize=65_536)
+def client_address(text: str) -> str:
+    """Return the one spelling of an address or host name.
+
+    Raises ValueError when the text is empty, longer than 255 characters, or holds blanks or control characters.
+    """
+    if not text:
+        raise ValueError("ip, method and path must not be empty")
+    if len(text) > MAX_LENGTH or any(c <= " " or c == "\x7f" for c in text):
+        raise ValueError("ip is no address: it has blanks or more than 255 characters")
+    if ":" not in text:
+        return text.lower()
+    try:
+        address = ipaddress.IPv6Address(text)
+    except ValueError:
+        return text.lower()
+    return str(address.ipv4_mapped or address)

@@ -1,0 +1,110 @@
+"""Tells the format of a log by its first lines, and whether combined stamps mark the start or the end of a request."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from classifier.errors import LogError
+from classifier.logs import exact
+from classifier.logs.jsonlines import is_array
+from classifier.logs.lines import BLANKS
+from classifier.logs.source import BOM, PIECE_BYTES, Source
+from classifier.logs.tables import header_of
+
+SAMPLE_LINES = 100
+SAMPLE_BYTES = 256 << 10
+PARQUET = b"PAR1"
+_STAMP = re.compile(r" \[[0-9]{2}/[A-Za-z]{3}/[0-9]{4}:")
+_OBJECT = msgspec.json.Decoder(dict[str, Any])
+_OBJECTS = msgspec.json.Decoder(list[dict[str, Any]])
+_ENVOY_KEYS = {"response_code", "response_flags", "x-envoy-origin-path", "bytes_sent", "duration", "duration_ms"}
+
+
+def sample(source: Source) -> list[str]:
+    """Return the first lines that hold more than blanks; the last may be cut."""
+    head = source.head()[:SAMPLE_BYTES].removeprefix(BOM)
+    lines = [line for line in head.split(b"\n") if line.strip(BLANKS)]
+    return [line.rstrip(b"\r").decode("utf-8", "backslashreplace") for line in lines[:SAMPLE_LINES]]
+
+
+def is_blank(source: Source) -> bool:
+    """Say whether a file holds nothing but blanks (a broken stream of which nothing came out is blank too)."""
+    head = source.head()
+    return len(head) < PIECE_BYTES and not head.removeprefix(BOM).strip(BLANKS)
+
+
+def format_of(source: Source, columns: Mapping[str, str] | None, formats: tuple[str, ...]) -> str:
+    """Tell the format that most of the first lines have. Raises LogError when it is none of the known ones."""
+    if source.magic.startswith(PARQUET):
+        return "parquet"
+    lines = sample(source)
+    if is_array(source):
+        return _array_format(source, formats)
+    votes = Counter(kind for line in lines if (kind := _line_format(line)))
+    if votes:
+        return votes.most_common(1)[0][0]
+    if lines and _is_header(lines[0], columns):
+        return "csv"
+    raise _unknown(source, formats)
+
+
+def _line_format(line: str) -> str | None:
+    if line.lstrip().startswith("{"):
+        try:
+            return _object_format(_OBJECT.decode(line))
+        except msgspec.MsgspecError:
+            return None
+    return "combined" if _STAMP.search(line) else None
+
+
+def _object_format(record: dict[str, Any]) -> str | None:
+    keys = {key.lower() for key in record}
+    if "startTime" in record:
+        return "litellm"
+    if "start_time" in keys and keys & _ENVOY_KEYS:
+        return "envoy"
+    return "jsonl" if keys & {"time", "ip"} else None
+
+
+def _array_format(source: Source, formats: tuple[str, ...]) -> str:
+    """Tell the format of a JSON array by its first element, which is looked for among ever longer beginnings."""
+    head = source.head()[:SAMPLE_BYTES].removeprefix(BOM).strip(BLANKS)
+    ends = [i + 1 for i, byte in enumerate(head) if byte == ord("}")]
+    for end in ends[:200]:
+        try:
+            records = _OBJECTS.decode(head[:end] + b"]")
+        except msgspec.MsgspecError:
+            continue
+        if records and (kind := _object_format(records[0])):
+            return kind
+    raise _unknown(source, formats)
+
+
+def _is_header(line: str, columns: Mapping[str, str] | None) -> bool:
+    names, _ = header_of(line)
+    mapped = columns or {}
+    return len(names) > 1 and all(mapped.get(field, field) in names for field in ("time", "ip"))
+
+
+def _unknown(source: Source, formats: tuple[str, ...]) -> LogError:
+    return LogError(
+        f"{source.path} is of no known format; name it with --format, one of {', '.join(formats)}"
+        " (a CSV may need --columns event_field=column)"
+    )
+
+
+def stamps_mark_end(lines: list[str]) -> bool:
+    """Say whether at least half of the combined lines carry nginx's request time: nginx stamps a line at the end."""
+    parsed = with_time = 0
+    for line in lines:
+        try:
+            with_time += exact.parse(line).request_time is not None
+            parsed += 1
+        except ValueError:
+            continue
+    return 2 * with_time >= parsed > 0

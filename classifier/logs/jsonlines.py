@@ -1,0 +1,174 @@
+"""JSON logs: one object a line, or one array of objects in the file.
+
+The event schema itself is decoded here, strictly typed, with unknown keys ignored. LiteLLM and Envoy give a decoder of
+their own (`litellm`, `envoy`). A JSON array is read as a whole, so only up to 256 MiB; its rejects are numbered by
+element and have no byte offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+
+from classifier.errors import LogError
+from classifier.events import EVENT_SCHEMA, FIELDS, MICROSECONDS, Event, check, microseconds
+from classifier.logs.batch import NO_OFFSET, Batch, of_block
+from classifier.logs.lines import BLANKS, MAX_LINE, TOO_LONG, Block
+from classifier.logs.reading import CONTENT_BYTES, Reject
+from classifier.logs.screen import BAD_TIME, reason_of, screen
+from classifier.logs.source import BOM, Source
+
+MAX_ARRAY = 256 << 20
+ARRAY_STEP = 16_384
+NOT_JSON = "line is no JSON object"
+
+Decode = Callable[[bytes], Event]
+_EVENT = msgspec.json.Decoder(Event)
+
+
+class JsonReader:
+    """Decodes blocks of JSON Lines with `decode`, one line to one event. With `end_stamps` time is the request's end.
+
+    `decode` raises msgspec.ValidationError or ValueError for a line it cannot take.
+    """
+
+    def __init__(self, decode: Decode, end_stamps: bool, keep: bool) -> None:
+        self._decode = decode
+        self._end_stamps = end_stamps
+        self._keep = keep
+
+    def parse(self, block: Block) -> Batch:
+        """Decode one block. Lines that cannot be read become rejects."""
+        rows = block.filled()
+        refused: dict[int, str] = {}
+        events = self._at_once(block.data, len(rows)) if self._decode is decode_event else None
+        if events is None:
+            events = []
+            for row in rows.tolist():
+                event = self._one(block.line(row))
+                if isinstance(event, str):
+                    refused[row] = event
+                else:
+                    events.append(event)
+            rows = rows[[row not in refused for row in rows.tolist()]] if refused else rows
+        table, kept, reasons = table_of(events, self._end_stamps)
+        refused.update({int(rows[i]): reason for i, reason in reasons.items()})
+        return of_block(block, rows[kept], table, refused, self._keep)
+
+    def parse_array(self, source: Source) -> Iterator[Batch]:
+        """Decode a file that is one JSON array."""
+        elements = _elements(source)
+        for begin in range(0, len(elements), ARRAY_STEP):
+            yield self._elements(elements[begin : begin + ARRAY_STEP], begin + 1)
+
+    def _elements(self, elements: list[msgspec.Raw], first: int) -> Batch:
+        results = [self._one(bytes(element)) for element in elements]
+        rows = np.array([i for i, result in enumerate(results) if isinstance(result, Event)], np.int64)
+        table, kept, reasons = table_of([r for r in results if isinstance(r, Event)], self._end_stamps)
+        refused = {i: result for i, result in enumerate(results) if isinstance(result, str)}
+        refused.update({int(rows[i]): reason for i, reason in reasons.items()})
+        heads = [bytes(element)[:CONTENT_BYTES] for element in elements] if self._keep else None
+        rejects = [Reject(first + i, None, why, heads[i] if heads else None) for i, why in sorted(refused.items())]
+        rows = rows[kept]
+        content = pa.array([heads[i] for i in rows.tolist()], pa.large_binary()) if heads else None
+        return Batch(table, rows + first, np.full(len(rows), NO_OFFSET, np.int64), content, rejects)
+
+    def _at_once(self, data: bytes, lines: int) -> list[Event] | None:
+        """Decode a block in one call, or return None where a line is bad (it is then found line by line)."""
+        try:
+            events = _EVENT.decode_lines(data)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            return None
+        return events if len(events) == lines else None
+
+    def _one(self, line: bytes) -> Event | str:
+        if len(line) > MAX_LINE + 1:
+            return TOO_LONG
+        try:
+            return self._decode(line)
+        except UnicodeDecodeError:
+            return "line is no UTF-8"
+        except msgspec.ValidationError as error:
+            return reason_of(error)
+        except msgspec.DecodeError:
+            return NOT_JSON
+        except ValueError as error:
+            return reason_of(error)
+
+
+def decode_event(line: bytes) -> Event:
+    """Decode one line of the event schema."""
+    return _EVENT.decode(line)
+
+
+def is_array(source: Source) -> bool:
+    """Say whether a JSON file is one array."""
+    return source.head()[:4096].removeprefix(BOM).lstrip(BLANKS).startswith(b"[")
+
+
+def _elements(source: Source) -> list[msgspec.Raw]:
+    whole = bytearray()
+    for piece in source.pieces():
+        whole += piece
+        if len(whole) > MAX_ARRAY:
+            raise LogError(f"{source.path} is one JSON array of more than 256 MiB; write it as JSON Lines")
+    if source.broken:
+        raise LogError(f"{source.path}: {source.broken}, inside a JSON array; write it as JSON Lines")
+    try:
+        return msgspec.json.decode(bytes(whole).removeprefix(BOM), type=list[msgspec.Raw])
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise LogError(
+            f"{source.path} is no whole JSON array ({error}); repair it or write it as JSON Lines"
+        ) from error
+
+
+def table_of(events: list[Event], end_stamps: bool) -> tuple[pa.Table, Any, dict[int, str]]:
+    """Build the table of the good events among these; returns it, bool[n] of the good ones, and the others' reasons."""
+    try:
+        table, kept, reasons = screen(_columns(events, end_stamps))
+        return (table if kept.all() else table.filter(pa.array(kept))), kept, reasons
+    except (ValueError, OverflowError, pa.ArrowException):
+        # a time that is no time, or a number beyond 64 bits: find it event by event
+        good, kept, reasons = _sorted_out(events)
+        table, screened, more = screen(_columns(good, end_stamps))
+        rows = np.flatnonzero(kept)
+        reasons.update({int(rows[i]): reason for i, reason in more.items()})
+        kept[rows[~screened]] = False
+        return table.filter(pa.array(screened)), kept, reasons
+
+
+def _sorted_out(events: list[Event]) -> tuple[list[Event], Any, dict[int, str]]:
+    good, kept, reasons = [], np.zeros(len(events), bool), {}
+    for i, event in enumerate(events):
+        try:
+            check(event)
+            microseconds(event.time)
+            good.append(event)
+            kept[i] = True
+        except (ValueError, OverflowError) as error:
+            reasons[i] = reason_of(error) if isinstance(error, ValueError) else BAD_TIME
+    return good, kept, reasons
+
+
+def _columns(events: list[Event], end_stamps: bool) -> pa.Table:
+    values = zip(*map(msgspec.structs.astuple, events), strict=True) if events else ([] for _ in FIELDS)
+    columns = dict(zip((f.name for f in FIELDS), values, strict=True))
+    times = _times(columns.pop("time"))
+    arrays = {name: pa.array(column, EVENT_SCHEMA.field(name).type) for name, column in columns.items()}
+    if end_stamps:
+        spent = np.array([d or 0.0 for d in columns["duration"]], np.float64)
+        times = times - np.rint(np.clip(spent, 0.0, 1e9) * MICROSECONDS).astype(np.int64)
+    return pa.table({"time": pa.array(times), **arrays}, schema=EVENT_SCHEMA)
+
+
+def _times(times: Any) -> Any:
+    """Turn times into int64 µs, as `events.microseconds` does one by one."""
+    if all(type(time) is float for time in times):
+        seconds = np.array(times, np.float64)
+        if (np.abs(seconds) < 9e12).all():  # false for NaN too
+            return np.rint(seconds * MICROSECONDS).astype(np.int64)
+    return np.array([microseconds(time) for time in times], np.int64)
