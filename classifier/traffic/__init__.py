@@ -1,6 +1,7 @@
 """Traffic for training and tests: simulated logs, and attackers woven into a user's own log."""
 
 from classifier.traffic.family import GRADES, AttackFamily, families
+from classifier.traffic.injection import inject
 from classifier.traffic.simulation import simulate
 
-__all__ = ["GRADES", "AttackFamily", "families", "simulate"]
+__all__ = ["GRADES", "AttackFamily", "families", "inject", "simulate"]

@@ -30,22 +30,23 @@ class Campaign:
 
 
 def plan(what: Chosen, clients: float, requests: float, span: float, rng: np.random.Generator) -> list[Campaign]:
-    """Divide a family's attackers and requests among campaigns that begin all over the span (s).
+    """Divide a family's attackers and requests among campaigns all over the span (s).
 
-    Each campaign begins in a part of the span of its own: wherever a log is cut, there are attackers on both sides.
+    Each campaign has its middle in a part of the span of its own: where a log is cut in two, both have attackers.
     """
     n = int(np.clip(clients / PER_CAMPAIGN, *CAMPAIGNS))
-    weights = rng.dirichlet(np.full(n, 6.0))
+    weights = rng.dirichlet(np.full(n, 12.0))
     first = int(rng.integers(len(what.grades)))
-    begins = (np.arange(n) + rng.uniform(0.05, 0.85, n)) / n * span
+    middles = (np.arange(n) + rng.uniform(0.1, 0.9, n)) / n * span
     campaigns = []
-    for i, (begin, weight) in enumerate(zip(begins, weights, strict=True)):
+    for i, (middle, weight) in enumerate(zip(middles, weights, strict=True)):
         length = float(rng.uniform(*what.family.lasts)) * span
+        begin = max(float(middle) - length / 2, 0.0)
         effort = Effort(
             clients=max(1, round(clients * float(weight))),
             requests=max(1, round(requests * float(weight))),
-            start=float(begin),
-            end=float(min(begin + length, span)),
+            start=begin,
+            end=min(begin + length, span),
         )
         grade = what.grades[(first + i) % len(what.grades)]
         campaigns.append(Campaign(i, what.family(grade), effort))

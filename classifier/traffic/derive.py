@@ -29,8 +29,10 @@ def arrival_figures(arrivals: pl.DataFrame) -> pl.DataFrame:
     busy = active & (pl.col("rate") * 600 >= 20)  # a cv of fewer gaps is noise
     after = arrivals.sort([*KEY, "window_s"]).with_columns(before=pl.col("rate").shift(1).over(KEY) > 0)
     runs = after.filter(pl.col("before").fill_null(False)).group_by(KEY).agg(stays_active=active.mean())
-    shape = arrivals.filter(active).group_by(KEY).agg(
-        *_quantile_columns("rate", "rate", QUANTILES), weibull_share=(pl.col("pattern") == "Weibull").mean()
+    shape = (
+        arrivals.filter(active)
+        .group_by(KEY)
+        .agg(*_quantile_columns("rate", "rate", QUANTILES), weibull_share=(pl.col("pattern") == "Weibull").mean())
     )
     cv = arrivals.filter(busy).group_by(KEY).agg(_quantile_columns("cv", "cv", (0.25, 0.5, 0.75)))
     mean = arrivals.group_by(KEY).agg(rate_mean=pl.col("rate").mean(), active_share=active.mean())

@@ -60,11 +60,11 @@ class Flow:
     """The requests of one actor, n of them; a sequence holds one value for each request.
 
     `times` are s since the start of the traffic and need not be sorted. Keyed acts carry `account`, or `credential`
-    where there is no account. `success` is how often a login, a sign-up or an unverified credential is accepted. Without
-    token counts or prompts the scene chooses them, by `appetite`. `limit` is how many requests a minute the service
-    allows this client before it answers 429, and `retries` how often the client tries again after 429 and 5xx. On a
-    site of pages, `systematic` asks for them in order, one after the other, and flows of one `focus` (seed, number) ask
-    for the same few, where others ask by popularity.
+    where there is no account. `success` is how often a login, a sign-up or an unverified credential is accepted.
+    Without token counts or prompts the scene chooses them, by `appetite`. `limit` is how many requests a minute the
+    service allows this client before it answers 429, and `retries` how often the client tries again after 429 and 5xx.
+    On a site of pages, `systematic` asks for them in order, one after the other, and flows of one `focus` (seed,
+    number) ask for the same few, where others ask by popularity.
     """
 
     family: str
@@ -97,17 +97,18 @@ class Flow:
         keep = np.flatnonzero((self.times >= 0) & (self.times < span))
         if len(keep) == len(self.times):
             return self
+        rows: list[int] = keep.tolist()
         return replace(
             self,
             times=self.times[keep],
             acts=self.acts[keep],
-            address=self.address if isinstance(self.address, str) else [self.address[i] for i in keep],
-            software=self.software if isinstance(self.software, Software) else [self.software[i] for i in keep],
-            credential=None if self.credential is None else [self.credential[i] for i in keep],
+            address=self.address if isinstance(self.address, str) else [self.address[i] for i in rows],
+            software=self.software if isinstance(self.software, Software) else [self.software[i] for i in rows],
+            credential=None if self.credential is None else [self.credential[i] for i in rows],
             input_tokens=None if self.input_tokens is None else self.input_tokens[keep],
             output_tokens=None if self.output_tokens is None else self.output_tokens[keep],
             max_tokens=None if self.max_tokens is None else self.max_tokens[keep],
-            prompts=None if self.prompts is None else [self.prompts[i] for i in keep],
+            prompts=None if self.prompts is None else [self.prompts[i] for i in rows],
         )
 
 

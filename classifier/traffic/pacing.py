@@ -30,9 +30,10 @@ def gaps(rng: np.random.Generator, n: int, cv: float, pattern: str = "gamma") ->
     """Draw n inter-arrival times of mean 1 and coefficient of variation `cv` (gamma or weibull)."""
     if pattern == "weibull":
         k = weibull_shape(cv)
-        return np.asarray(rng.weibull(k, n) / math.exp(math.lgamma(1 + 1 / k)))
+        mean = math.exp(math.lgamma(1 + 1 / k))
+        return np.asarray(rng.weibull(k, n) / mean, np.float64)
     shape = 1.0 / max(cv, 0.02) ** 2
-    return rng.gamma(shape, 1.0 / shape, n)
+    return np.asarray(rng.gamma(shape, 1.0 / shape, n), np.float64)
 
 
 def renewal(

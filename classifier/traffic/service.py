@@ -147,8 +147,8 @@ class Service:
             asked, given = sizes(rng, flow.appetite, len(flow))
         given = given * (flow.acts != Act.EMBEDDING)
         if flow.max_tokens is not None:
-            given = np.where(np.isnan(flow.max_tokens), given, np.minimum(given, flow.max_tokens))
-        return np.maximum(np.rint(asked), 1), np.rint(given)
+            given = np.fmin(given, flow.max_tokens)  # NaN is no cap
+        return np.maximum(np.rint(asked), 1.0), np.rint(given)
 
     def _duration(
         self,
