@@ -269,7 +269,7 @@ def unresolved(rows: int, share: float, what: str = "legitimate rows") -> str | 
 
 def _remedy(rows: int) -> str:
     smallest = 100 * ROWS_BEYOND / rows if rows else math.inf
-    return "use a longer log" + (f" or at least {_round_up(smallest):g} %" if smallest < 100 else "")
+    return "use a longer log" + (f", or a share of at least {_round_up(smallest):g} %" if smallest < 100 else "")
 
 
 def _round_up(percent: float) -> float:
