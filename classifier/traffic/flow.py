@@ -123,6 +123,13 @@ def mixed_acts(rng: np.random.Generator, n: int, weights: dict[Act, float]) -> A
     return rng.choice(np.array(list(weights), np.int8), n, p=share / share.sum())
 
 
+def usual_cap(rng: np.random.Generator, n: int) -> F64 | None:
+    """Draw how n requests of one client set `max_tokens`: mostly not at all, else one round figure for all."""
+    if rng.random() < 0.55:
+        return None
+    return np.full(n, float(rng.choice((64, 128, 256, 512, 1024, 2048, 4096))))
+
+
 class Scene(Protocol):
     """Where attackers act: what they can borrow from it, and how long it lasts."""
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from classifier.traffic import pacing, prompts, software, tenants
-from classifier.traffic.flow import Account, Act, Flow, acts, mixed_acts
+from classifier.traffic.flow import Account, Act, Flow, acts, mixed_acts, usual_cap
 from classifier.traffic.pacing import F64
 from classifier.traffic.service import MODELS, Service
 from classifier.traffic.software import Software
@@ -72,12 +72,9 @@ def _each_of(rng: np.random.Generator, values: list[str], n: int, run: float = 1
 
 
 def _cap(rng: np.random.Generator, n: int, given: F64) -> F64 | None:
-    """Draw how `max_tokens` is set: mostly absent, else one round figure, or near what is needed."""
-    habit = rng.random()
-    if habit < 0.55:
-        return None
-    if habit < 0.85:
-        return np.full(n, float(rng.choice((64, 128, 256, 512, 1024, 2048, 4096))))
+    """Draw how `max_tokens` is set: as usual, or near what is needed."""
+    if rng.random() < 0.85:
+        return usual_cap(rng, n)
     return np.where(rng.random(n) < 0.5, np.nan, np.rint(given * rng.uniform(1.1, 3.0, n)) + 16)
 
 

@@ -47,7 +47,7 @@ def renewal(
         return np.empty(0)
     between = gaps(rng, n + 1, cv, pattern)
     at = np.cumsum(between)
-    return start + span * at[:-1] / max(at[-1], 1e-12)
+    return np.asarray(start + span * at[:-1] / max(float(at[-1]), 1e-12), np.float64)
 
 
 def timer(rng: np.random.Generator, start: float, end: float, period: float, jitter: float = 0.01) -> F64:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from zlib import crc32
 
@@ -97,6 +97,8 @@ class Service:
     def render(self, flow: Flow, rng: np.random.Generator) -> pa.Table:
         """Return the events of a flow, unsorted; retries are added after failures."""
         flow = flow.within(self.span)
+        if flow.model is None:
+            flow = replace(flow, model=str(rng.choice(list(MODELS))))
         n = len(flow)
         source = np.arange(n)
         times = flow.times
@@ -170,7 +172,8 @@ class Service:
         quick = rng.lognormal(-4.6, 0.7, n)
         served = np.isin(acts, INFERENCE) & (status == 200)
         down = np.isin(status, (500, 503))
-        return np.round(np.where(served, work, np.where(down, rng.lognormal(0.2, 1.2, n), quick)), 6)
+        seconds: F64 = np.where(served, work, np.where(down, rng.lognormal(0.2, 1.2, n), quick))
+        return seconds.round(6)
 
     def _table(
         self,

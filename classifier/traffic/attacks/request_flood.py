@@ -9,7 +9,7 @@ import numpy as np
 from classifier.traffic import pacing, prompts
 from classifier.traffic.campaigns import shares
 from classifier.traffic.family import AttackFamily, Effort
-from classifier.traffic.flow import Act, Flow, Scene, mixed_acts
+from classifier.traffic.flow import Act, Flow, Scene, mixed_acts, usual_cap
 
 DAY = 86_400.0
 
@@ -51,6 +51,7 @@ class RequestFlood(AttackFamily):
                 credential=None if owned else [rng.bytes(8).hex()] * n,
                 success=0.0,
                 appetite="ordinary" if self.evasive else "tiny",
+                max_tokens=usual_cap(rng, n),
                 prompts=prompts.wordings(rng, "ask", n) if self.evasive else prompts.fill(rng, template, n),
                 limit=float(rng.choice((300, 600, 6_000))),
                 retries=1 if self.evasive else 0,

@@ -9,7 +9,7 @@ import numpy as np
 from classifier.traffic import pacing, prompts
 from classifier.traffic.campaigns import shares
 from classifier.traffic.family import AttackFamily, Effort
-from classifier.traffic.flow import Account, Act, Flow, Scene, mixed_acts
+from classifier.traffic.flow import Account, Act, Flow, Scene, mixed_acts, usual_cap
 
 DAY = 86_400.0
 
@@ -50,6 +50,7 @@ class SlowBotnet(AttackFamily):
                 credential=None if account else [rng.bytes(8).hex()] * n,
                 success=0.0,
                 appetite="ordinary" if self.evasive else "tiny",
+                max_tokens=usual_cap(rng, n),
                 prompts=text,
                 limit=60,
                 referers="fake" if self.evasive and rng.random() < 0.5 else "none",
