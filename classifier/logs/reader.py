@@ -199,6 +199,8 @@ class _Run:
                 yield from self._judged(path, clock, waiting, False)
                 self._tell(source)
             yield from self._judged(path, clock, waiting, True)
+            source.position = source.size
+            self._tell(source)
             self._done += source.size
         finally:
             source.close()
@@ -248,7 +250,9 @@ class _Run:
     def _parquet(self, source: Source, end_stamps: bool) -> Iterator[Batch]:
         reader = ParquetReader(source.path, self._columns, end_stamps)
         try:
-            yield from reader.batches()
+            for batch, share in reader.batches():
+                source.position = int(source.size * share)
+                yield batch
         finally:
             reader.close()
 

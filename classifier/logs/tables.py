@@ -182,8 +182,8 @@ class ParquetReader:
             raise LogError(f"{path} is no whole Parquet file ({_first_line(error)}); write it again") from error
         self._used = used_columns(path, self._file.schema_arrow.names, columns)
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield batches of rows. A part of the file that cannot be unpacked raises LogError."""
+    def batches(self) -> Iterator[tuple[Batch, float]]:
+        """Yield batches of rows, each with the share of the file that is read by then. A part of the file that cannot be unpacked raises LogError."""
         first = 1
         batches = self._file.iter_batches(PARQUET_ROWS, columns=list(dict.fromkeys(self._used.values())))
         while True:
@@ -193,8 +193,8 @@ class ParquetReader:
                 raise LogError(f"{self._path} is damaged after row {first - 1} ({_first_line(error)})") from error
             if batch is None:
                 return
-            yield self._batch(batch, first)
             first += batch.num_rows
+            yield self._batch(batch, first - batch.num_rows), (first - 1) / self._file.metadata.num_rows
 
     def close(self) -> None:
         """Close the file."""
