@@ -10,7 +10,7 @@ engine.complete(serial, time, values)
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +48,19 @@ class Tables:
         """Return tables that hold `clients` clients and as many addresses, and less of the entities that are fewer."""
         sets = 1 << max(int(np.ceil(np.log2(max(clients, 16) / 16))), 0)
         return cls((sets, sets, max(sets // 8, 1), max(sets // 32, 1), max(sets // 8, 1), 1), (16, 16, 16, 16, 16, 1))
+
+    @classmethod
+    def from_slots(cls, slots: Mapping[str, int]) -> Tables:
+        """Return the tables with these slots per entity kind, as a manifest states them (16 ways; `everyone` is one)."""
+        missing = [entity for entity in ENTITIES if entity not in slots]
+        if missing:
+            raise InputError(f"the tables' sizes lack {', '.join(missing)}; train the bundle again")
+        ways = tuple(min(16, slots[entity]) for entity in ENTITIES)
+        return cls(tuple(slots[entity] // w for entity, w in zip(ENTITIES, ways, strict=True)), ways)
+
+    def as_slots(self) -> dict[str, int]:
+        """Return slots by entity kind, for a manifest."""
+        return dict(zip(ENTITIES, self.slots, strict=True))
 
     @property
     def slots(self) -> tuple[int, ...]:

@@ -114,9 +114,9 @@ def sort_events(events: Events) -> Events:
 
 
 def sorted_tables(
-    tables: Iterable[pa.Table], *, rows: int = 65_536
+    tables: Iterable[pa.Table], *, key: str = "time", rows: int = 65_536
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
-    """Sort a log of any size by (time, input row), yielding tables and the input rows of their events.
+    """Sort tables of any size by (`key`, input row), yielding tables and the input rows of their events.
 
     An external merge: every incoming table is sorted and laid down on disk in pieces of at most `rows` rows; the pieces are
     then read in the order of their first times, and an event goes out once no later piece can begin before it. Memory
@@ -129,10 +129,10 @@ def sorted_tables(
         return
     second = next(incoming, None)
     if second is None:
-        yield _sorted_piece(_numbered(first, 0))
+        yield _sorted_piece(_numbered(first, 0), key)
         return
     with TemporaryDirectory(prefix="botsieve-sort-") as folder:
-        yield from _external(first, second, incoming, Path(folder), rows)
+        yield from _external(first, second, incoming, Path(folder), key, rows)
 
 
 def _numbered(table: pa.Table, first_row: int) -> pa.Table:
@@ -140,34 +140,31 @@ def _numbered(table: pa.Table, first_row: int) -> pa.Table:
     return table.append_column("__row", numbers)
 
 
-def _sorted_piece(table: pa.Table) -> tuple[pa.Table, npt.NDArray[np.int64]]:
-    time, row = table.column("time").to_numpy(), table.column("__row").to_numpy()
-    if np.any(time[1:] < time[:-1]) or np.any(row[1:] < row[:-1]):
-        order = np.lexsort((row, time))
-        table, row = table.take(pa.array(order)), row[order]
-    return table.drop_columns(["__row"]), row
+def _sorted_piece(table: pa.Table, key: str) -> tuple[pa.Table, npt.NDArray[np.int64]]:
+    table = _sorted_table(table, key)
+    return table.drop_columns(["__row"]), table.column("__row").to_numpy()
 
 
-def _sorted_table(table: pa.Table) -> pa.Table:
-    time, row = table.column("time").to_numpy(), table.column("__row").to_numpy()
+def _sorted_table(table: pa.Table, key: str) -> pa.Table:
+    time, row = table.column(key).to_numpy(), table.column("__row").to_numpy()
     ordered = not (np.any(time[1:] < time[:-1]) or np.any(row[1:] < row[:-1]))
     return table if ordered else table.take(pa.array(np.lexsort((row, time))))
 
 
 def _external(
-    first: pa.Table, second: pa.Table, incoming: Iterator[pa.Table], folder: Path, rows: int
+    first: pa.Table, second: pa.Table, incoming: Iterator[pa.Table], folder: Path, key: str, rows: int
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
     pieces: list[tuple[int, int, Path, int]] = []  # first time, number, file, piece of that file
     count = 0
     for index, table in enumerate(_chain(first, second, incoming)):
         path = folder / f"{index}.arrow"
-        ordered = _sorted_table(_numbered(table, count)).combine_chunks()
+        ordered = _sorted_table(_numbered(table, count), key).combine_chunks()
         count += table.num_rows
         options = pa.ipc.IpcWriteOptions(compression="lz4")
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, ordered.schema, options=options) as writer:
             for number, batch in enumerate(ordered.to_batches(max_chunksize=rows)):
                 writer.write_batch(batch)
-                heapq.heappush(pieces, (batch.column("time")[0].as_py(), len(pieces), path, number))
+                heapq.heappush(pieces, (batch.column(key)[0].as_py(), len(pieces), path, number))
     held: pa.Table | None = None
     while pieces:
         _, _, path, number = heapq.heappop(pieces)
@@ -176,13 +173,13 @@ def _external(
         held = piece if held is None else pa.concat_tables([held, piece])
         if not pieces:
             break
-        held = _sorted_table(held).combine_chunks()
-        ready = int(np.searchsorted(held.column("time").to_numpy(), pieces[0][0], side="left"))
+        held = _sorted_table(held, key).combine_chunks()
+        ready = int(np.searchsorted(held.column(key).to_numpy(), pieces[0][0], side="left"))
         if ready:
-            yield _sorted_piece(held.slice(0, ready))
+            yield _sorted_piece(held.slice(0, ready), key)
             held = held.slice(ready)
     if held is not None and held.num_rows:
-        yield _sorted_piece(held)
+        yield _sorted_piece(held, key)
 
 
 def _chain(first: pa.Table, second: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:

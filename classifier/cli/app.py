@@ -1,0 +1,225 @@
+"""The commands and their options. What a command does lies in a module of its own, imported when it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from classifier import __version__
+
+app = typer.Typer(
+    name="botsieve",
+    help="Tells malicious bots from legitimate clients in front of LLM inference gateways.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+Logs = Annotated[list[Path], typer.Argument(metavar="LOG...", help="Log files: plain, .gz or .zst, of any known format.")]
+BundleFolder = Annotated[Path, typer.Option("--bundle", metavar="DIR", help="Folder of the model.")]
+Format = Annotated[str, typer.Option("--format", help="auto, combined, jsonl, csv, parquet, litellm or envoy.")]
+Columns = Annotated[
+    Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
+    typer.Option("--columns", metavar="FIELD=COLUMN", help="Event field and the column that holds it; may be repeated."),
+]
+Stamp = Annotated[str, typer.Option("--stamp", help="What time stamps mark: auto, start or end of a request.")]
+Rejects = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--rejects", metavar="FILE", help="Where to note lines that cannot be read [default: beside the output]."),
+]
+KeepRejected = Annotated[bool, typer.Option("--keep-rejected", help="Note the content of rejected lines, too.")]
+MaxRejected = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--max-rejected", metavar="N", min=0, help="Fail when more than N lines are rejected."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no summary.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads to use; 0 for one a core.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"botsieve {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Tells malicious bots from legitimate clients in front of LLM inference gateways."""
+
+
+@app.command()
+def simulate(
+    out: Annotated[Path, typer.Option("--out", metavar="LOG.jsonl", help="Where the log goes; .parquet works, too.")],
+    duration: Annotated[float, typer.Option("--duration", metavar="S", help="Length of the log, s.")] = 6 * 3600.0,
+    clients: Annotated[int, typer.Option("--clients", metavar="N", min=1, help="Legitimate clients.")] = 400,
+    attacks: Annotated[str, typer.Option("--attacks", metavar="NAMES", help="Families with commas, all or none.")] = "all",
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Simulate a labelled request log of an inference service.
+
+    Example: `botsieve simulate --out log.jsonl --duration 7200 --clients 300 --attacks slow_botnet,distillation`
+    """
+    from classifier.cli.simulating import run
+
+    run(out, duration, clients, attacks, seed, quiet)
+
+
+@app.command()
+def train(
+    logs: Logs,
+    bundle: BundleFolder,
+    inject: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--inject", metavar="NAMES", help="Weave attack families into the log (names with commas, or all)."),
+    ] = None,
+    without: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--without", metavar="GROUP", help="Leave a feature group out; may be repeated."),
+    ] = None,
+    prior: Annotated[float, typer.Option("--prior", metavar="P", help="Expected share of malicious requests.")] = 0.01,
+    challenge_budget: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--challenge-budget", metavar="SHARE", help="Legitimate requests challenged or blocked [0.002]."),
+    ] = None,
+    block_budget: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--block-budget", metavar="SHARE", help="Legitimate requests blocked [0.0001]."),
+    ] = None,
+    capacity: Annotated[int, typer.Option("--capacity", min=16, help="Clients that the tables are made for.")] = 524_288,
+    registry: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--registry", metavar="DIR", help="Log the bundle to MLflow there (mlruns) and make it champion."),
+    ] = None,
+    format: Format = "auto",
+    columns: Columns = None,
+    stamp: Stamp = "auto",
+    rejects: Rejects = None,
+    keep_rejected: KeepRejected = False,
+    max_rejected: MaxRejected = None,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Train a detector on labelled events, or on your own log with attackers woven in; write a bundle and its report.
+
+    Example: `botsieve train access.log.gz --bundle model --inject all`
+    """
+    from classifier.cli.logs import LogOptions
+    from classifier.cli.training import TrainOptions, run
+
+    log = LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet)
+    run(
+        log,
+        TrainOptions(
+            bundle, inject, tuple(without or ()), prior, challenge_budget, block_budget, capacity, registry, seed, threads
+        ),
+    )
+
+
+@app.command()
+def evaluate(
+    logs: Logs,
+    bundle: BundleFolder,
+    json: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--json", metavar="FILE", help="Write every figure as JSON."),
+    ] = None,
+    report: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--report", metavar="FILE", help="Write the evaluation as an HTML page."),
+    ] = None,
+    inject: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--inject", metavar="NAMES", help="Weave attack families into the log first."),
+    ] = None,
+    format: Format = "auto",
+    columns: Columns = None,
+    stamp: Stamp = "auto",
+    rejects: Rejects = None,
+    keep_rejected: KeepRejected = False,
+    max_rejected: MaxRejected = None,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a bundle on labelled events that it has not seen.
+
+    Example: `botsieve evaluate tomorrow.jsonl --bundle model --report evaluation.html`
+    """
+    from classifier.cli.evaluating import run
+    from classifier.cli.logs import LogOptions
+
+    log = LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet)
+    run(log, bundle, json, report, inject, seed, threads)
+
+
+@app.command()
+def score(
+    logs: Logs,
+    bundle: BundleFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where scores go: .parquet, .csv or .jsonl.")],
+    per: Annotated[str, typer.Option("--per", help="request or client.")] = "request",
+    device: Device = "auto",
+    format: Format = "auto",
+    columns: Columns = None,
+    stamp: Stamp = "auto",
+    rejects: Rejects = None,
+    keep_rejected: KeepRejected = False,
+    max_rejected: MaxRejected = None,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Score a log: decision, probability and reasons of each request, or of each client, the most suspicious first.
+
+    Example: `botsieve score access.log --bundle model --per client --out clients.csv`
+    """
+    from classifier.cli.logs import LogOptions
+    from classifier.cli.scoring import run
+
+    log = LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet)
+    run(log, bundle, out, per, device, threads)
+
+
+@app.command()
+def features(
+    logs: Logs,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.parquet", help="Where the features go.")],
+    format: Format = "auto",
+    columns: Columns = None,
+    stamp: Stamp = "auto",
+    rejects: Rejects = None,
+    keep_rejected: KeepRejected = False,
+    max_rejected: MaxRejected = None,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Write the features of every request of a log, in the order of time.
+
+    Example: `botsieve features access.log.zst --out features.parquet`
+    """
+    from classifier.cli.featuring import run
+    from classifier.cli.logs import LogOptions
+
+    run(LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet), out, threads)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for logs, bundle and report.")] = Path("demo"),
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """The whole way on simulated traffic: simulate, train, score another day, and read the result."""
+    from classifier.cli.demonstrating import run
+
+    run(out, seed, quiet)

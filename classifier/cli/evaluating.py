@@ -1,0 +1,85 @@
+"""`botsieve evaluate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from classifier.cli.logs import LogOptions
+from classifier.cli.simulating import names_of
+from classifier.cli.terminal import OUTPUT, bar, say, threads_of
+from classifier.errors import InputError
+from classifier.model.apply import Model, labelled_frame
+from classifier.model.bundle import Manifest
+from classifier.model.evaluate import evaluate
+from classifier.model.report import ReportMeta, write_report
+from classifier.model.summary import print_summary
+
+
+def run(
+    log: LogOptions, bundle: Path, json_file: Path | None, report: Path | None, inject: str | None, seed: int, threads: int
+) -> None:
+    """Score labelled logs, measure, and print, write or draw the result."""
+    for path in (json_file, report):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"the folder {path.parent} does not exist; make it first")
+    count = threads_of(threads)
+    model = Model.load(str(bundle), threads=count)
+    beside = json_file or report or Path("evaluation")
+    frame = labelled_frame(model.scored(_labelled(log, beside, inject, seed), threads=count))
+    log.conclude()
+    if not frame["malicious"].notna().any():
+        raise InputError("no event has a label: give labelled events, or weave attacks in with --inject all")
+    measure(model.bundle.manifest, frame, str(bundle), json_file, report, seed, log.quiet)
+
+
+def measure(
+    manifest: Manifest, frame: Any, bundle: str, json_file: Path | None, report: Path | None, seed: int, quiet: bool
+) -> Any:
+    """Evaluate scored requests with labels, and print, write or draw the result."""
+    with bar("bootstrap intervals", quiet) as progress:
+        done = [0]
+
+        def resampled() -> None:
+            done[0] += 1
+            progress(done[0], 200)
+
+        metrics = evaluate(frame, prior=manifest.calibration["prior"], seed=seed, on_resample=resampled)
+    if json_file is not None:
+        json_file.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+        say(f"figures: {json_file}", quiet)
+    if report is not None:
+        write_report(report, metrics, frame, report_meta(manifest, bundle))
+        say(f"report: {report}", quiet)
+    thresholds: Any = manifest.thresholds
+    print_summary(metrics, OUTPUT, thresholds, manifest.budgets["challenge"])
+    return metrics
+
+
+def report_meta(manifest: Manifest, bundle: str) -> ReportMeta:
+    """Return what the report page says of the bundle."""
+    return ReportMeta(
+        title="botsieve evaluation",
+        bundle=f"{bundle} ({manifest.manifest_sha256[:12]})" if manifest.manifest_sha256 else bundle,
+        created=manifest.created,
+        thresholds=manifest.thresholds,
+        budgets=manifest.budgets,
+        prior=manifest.calibration["prior"],
+        training=manifest.training_data,
+        versions=manifest.versions,
+        notes=list(manifest.thresholds.get("notes", [])),
+    )
+
+
+def _labelled(log: LogOptions, beside: Path, inject: str | None, seed: int) -> Iterator[pa.Table]:
+    if inject is None:
+        yield from log.tables(beside, "scoring")
+        return
+    from classifier.traffic import inject as weave
+
+    events = pa.concat_tables(log.tables(beside, "reading"))
+    yield weave(events, attacks=names_of(inject), seed=seed)

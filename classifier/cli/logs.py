@@ -1,0 +1,75 @@
+"""What all commands that read logs share: options, progress, totals, and the rejects file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+
+from classifier.cli.terminal import bar, say
+from classifier.errors import BotsieveError, InputError
+from classifier.logs import Reading, read_events
+
+
+@dataclass
+class LogOptions:
+    """The options of reading, and the totals of the newest reading."""
+
+    logs: list[Path]
+    format: str
+    columns: list[str] | None
+    stamp: str
+    rejects: Path | None
+    keep_rejected: bool
+    max_rejected: int | None
+    quiet: bool
+    reading: Reading = field(default_factory=Reading)
+
+    def mapping(self) -> dict[str, str] | None:
+        """Return `--columns` as a mapping from event field to column."""
+        pairs: dict[str, str] = {}
+        for text in (part for option in self.columns or () for part in option.split(",")):
+            name, equals, column = text.partition("=")
+            if not equals or not name or not column:
+                raise InputError(f"--columns takes FIELD=COLUMN, not {text!r}")
+            pairs[name] = column
+        return pairs or None
+
+    def tables(self, beside: Path, what: str) -> Iterator[pa.Table]:
+        """Read the logs anew with a progress bar; rejects go to `--rejects`, or to a file beside `beside`."""
+        rejects = self.rejects or Path(f"{beside}.rejects.jsonl")
+        if not rejects.parent.is_dir():
+            raise InputError(f"the folder {rejects.parent} does not exist; make it first")
+        self.reading = Reading()
+        with bar(what, self.quiet) as progress:
+            yield from read_events(
+                self.logs,
+                format=self.format,
+                columns=self.mapping(),
+                stamp=self.stamp,
+                rejects=rejects,
+                keep_rejected=self.keep_rejected,
+                reading=self.reading,
+                progress=progress,
+            )
+        if not self.reading.rejected and not self.rejects:
+            rejects.unlink(missing_ok=True)
+        self._rejects = rejects
+
+    def conclude(self) -> None:
+        """Print the totals; fail if more lines were rejected than `--max-rejected` allows."""
+        reading = self.reading
+        for file in reading.files:
+            say(f"{file.path}: {file.lines:,} lines, {file.format}, stamps mark the {file.stamp} of requests", self.quiet)
+        if reading.files:
+            say(f"read {reading.read:,} = accepted {reading.accepted:,} + rejected {reading.rejected:,}", self.quiet)
+        if reading.rejected:
+            reason, count = reading.reasons.most_common(1)[0]
+            say(f"rejected lines are noted in {self._rejects}; most often ({count:,}): {reason}", self.quiet)
+        if self.max_rejected is not None and reading.rejected > self.max_rejected:
+            raise BotsieveError(
+                f"{reading.rejected:,} lines were rejected, more than --max-rejected {self.max_rejected:,}; "
+                f"see {self._rejects}"
+            )

@@ -1,0 +1,41 @@
+"""`botsieve simulate`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from classifier.cli.files import check_ending
+from classifier.cli.terminal import bar, say
+from classifier.events import records
+from classifier.traffic import simulate
+
+
+def run(out: Path, duration: float, clients: int, attacks: str, seed: int, quiet: bool) -> None:
+    """Simulate a log and write it."""
+    check_ending(out, (".jsonl", ".parquet"))
+    with bar("simulating", quiet) as progress:
+        events = simulate(
+            duration_s=duration, clients=clients, attacks=names_of(attacks), seed=seed, progress=progress
+        )
+    write_log(out, events)
+    malicious = events.column("malicious").to_numpy().sum()
+    say(f"{out}: {events.num_rows:,} requests, {malicious:,} of them malicious", quiet)
+
+
+def names_of(attacks: str) -> str | list[str]:
+    """Return `--attacks` or `--inject` as the traffic package takes it."""
+    return attacks if attacks in ("all", "none") else [name.strip() for name in attacks.split(",") if name.strip()]
+
+
+def write_log(out: Path, events: pa.Table) -> None:
+    """Write events as JSON Lines or Parquet, by the name's ending. `time` is in Unix seconds in both."""
+    if out.suffix == ".parquet":
+        seconds = pa.array(events.column("time").to_numpy() / 1e6)
+        pq.write_table(events.set_column(0, "time", seconds), out, compression="zstd")
+        return
+    with out.open("w", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(record, separators=(",", ":"), ensure_ascii=False) + "\n" for record in records(events))

@@ -1,0 +1,38 @@
+"""What a person sees while a command runs: bars and lines on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
+OUTPUT = Console(highlight=False)
+
+
+def say(text: str, quiet: bool = False) -> None:
+    """Print a line on standard error, unless quiet."""
+    if not quiet:
+        ERRORS.print(text, markup=False)
+
+
+@contextmanager
+def bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar; the callable takes (done, total). Nothing is shown when quiet or not on a terminal."""
+    if quiet or not sys.stderr.isatty():
+        say(f"{what} …", quiet)
+        yield lambda done, total: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=ERRORS) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def threads_of(asked: int) -> int:
+    """Return the number of threads for `--threads`: 0 is one a core that this process may use."""
+    return asked or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else asked or os.cpu_count() or 1

@@ -1,0 +1,60 @@
+"""From a log to feature rows, chunk by chunk, in the order of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from classifier.features.engine import DEFAULT_TABLES, Engine, Rows, Tables
+from classifier.features.hashing import secret_from_environment
+from classifier.features.order import Orderer, sorted_tables
+from classifier.features.prepare import Preparer
+
+CHUNK_ROWS = 65_536
+
+
+@dataclass(slots=True)
+class FeatureChunk:
+    """Events in the order of time, with what was made of them.
+
+    events: event table [n]; row int64[n], number of the event in the input; client uint64[n], keyed hash of the client;
+    rows float32[n, features], in the order of `spec.NAMES`.
+    """
+
+    events: pa.Table
+    row: npt.NDArray[np.int64]
+    client: npt.NDArray[np.uint64]
+    rows: Rows
+
+
+def feature_chunks(
+    tables: Iterable[pa.Table],
+    *,
+    sizes: Tables = DEFAULT_TABLES,
+    threads: int = 1,
+    secret: bytes | None = None,
+) -> Iterator[FeatureChunk]:
+    """Yield the feature rows of event tables in input order, which need not be sorted, in the order of time.
+
+    `secret` keys the hashes (that of the environment if None). Same events, sizes and secret give the same bytes,
+    however the tables are cut and whatever the threads.
+    """
+    preparer = Preparer(secret_from_environment() if secret is None else secret)
+    engine, orderer = Engine(sizes, threads=threads), Orderer()
+    for table, row in sorted_tables(tables):
+        for begin in range(0, table.num_rows, CHUNK_ROWS):
+            events = table.slice(begin, CHUNK_ROWS)
+            prepared = preparer.table(events)
+            prepared.row = row[begin : begin + CHUNK_ROWS]
+            transitions = orderer.push(prepared)
+            yield FeatureChunk(events, prepared.row, prepared.hashes[:, 0].copy(), engine.run(transitions))
+
+
+def clients_of(events: pa.Table) -> pa.Array:
+    """Return the client of each event: its account when there is one, else its address."""
+    return pc.coalesce(events.column("account"), events.column("ip"))

@@ -1,0 +1,174 @@
+"""Training rows from labelled events: which rows, of whom, with what weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from classifier.errors import InputError
+from classifier.events import EVENT_SCHEMA, MICROSECONDS
+from classifier.features.engine import DEFAULT_TABLES, Tables
+from classifier.features.spec import COLUMN
+from classifier.features.stream import clients_of, feature_chunks
+
+Source = Callable[[], Iterator[pa.Table]]
+"""Gives the event tables of a log, anew at each call."""
+
+WARM_UP_SHARE, WARM_UP_S = 0.1, 3600
+"""Rows of the first stretch of a log train nothing: 10 % of its time, at most an hour."""
+KEPT_PER_CLIENT = 256
+"""Requests of a client that are all kept; of later ones, every n-th in the mean (n = requests so far / 256)."""
+
+ROUTES = {
+    "combined log": ("account", "account_created", "credential", "fingerprint", "request_bytes", "model", "input_tokens",
+                     "output_tokens", "max_tokens", "prompt"),
+    "ext_authz": ("account", "account_created", "credential", "model", "input_tokens", "output_tokens", "max_tokens", "prompt"),
+    "litellm": ("fingerprint", "referer", "account_created", "credential", "request_bytes", "response_bytes"),
+}  # fmt: skip
+"""What a model meets in production: fields that a route does not supply. Training drops them for some clients."""
+_ROUTE_CLIENTS = 4
+"""One client in so many is seen once more through each route."""
+
+
+@dataclass(slots=True)
+class Dataset:
+    """Rows of labelled requests.
+
+    rows float32[n, features]; row int64[n], number in the input; time int64[n] µs; key uint64[n] of the client; malicious
+    bool[n]; weight float64[n], how many requests a row stands for; and client, family, input_tokens, output_tokens [n] as
+    objects and float64, for reports.
+    """
+
+    rows: npt.NDArray[np.float32]
+    row: npt.NDArray[np.int64]
+    time: npt.NDArray[np.int64]
+    key: npt.NDArray[np.uint64]
+    malicious: npt.NDArray[np.bool_]
+    weight: npt.NDArray[np.float64]
+    client: npt.NDArray[np.object_]
+    family: npt.NDArray[np.object_]
+    input_tokens: npt.NDArray[np.float64]
+    output_tokens: npt.NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+    def take(self, index: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Dataset:
+        """Return the rows at `index` (a mask or positions)."""
+        return Dataset(*(getattr(self, field.name)[index] for field in fields(self)))
+
+    @staticmethod
+    def join(parts: Sequence[Dataset]) -> Dataset:
+        """Return the rows of all parts."""
+        return Dataset(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Dataset)))
+
+    def frame(self) -> pd.DataFrame:
+        """Return what an evaluation needs of each row, without its features and scores."""
+        columns = ("row", "time", "client", "malicious", "family", "input_tokens", "output_tokens")
+        return pd.DataFrame({name: getattr(self, name) for name in columns})
+
+
+def build(
+    source: Source,
+    *,
+    sizes: Tables = DEFAULT_TABLES,
+    threads: int = 1,
+    secret: bytes | None = None,
+    seed: int = 0,
+    without_fields: Sequence[str] = (),
+    clients: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]] | None = None,
+) -> Dataset:
+    """Run the engine over a log and keep its labelled rows, thinned per client. Unlabelled events move profiles only.
+
+    `without_fields` are hidden from the engine; `clients` chooses whose rows are kept. The log's first stretch (see
+    `WARM_UP_S`) is left out. Raises InputError if nothing is left.
+    """
+    rng = np.random.default_rng(seed)
+    tables = source() if not without_fields else (_hide(table, without_fields) for table in source())
+    parts: list[Dataset] = []
+    for chunk in feature_chunks(tables, sizes=sizes, threads=threads, secret=secret):
+        events = chunk.events
+        seen = np.maximum(chunk.rows[:, COLUMN["client_requests_seen"]] / KEPT_PER_CLIENT, 1.0).astype(np.float64)
+        keep = rng.random(len(seen)) * seen < 1.0
+        keep &= events.column("malicious").is_valid().to_numpy()
+        if clients is not None:
+            keep &= clients(chunk.client)
+        at = np.flatnonzero(keep)
+        kept = events.take(pa.array(at))
+        parts.append(
+            Dataset(
+                rows=chunk.rows[at],
+                row=chunk.row[at],
+                time=kept.column("time").to_numpy(),
+                key=chunk.client[at],
+                malicious=kept.column("malicious").to_numpy().astype(bool),
+                weight=seen[at],
+                client=clients_of(kept).to_numpy().astype(object),
+                family=kept.column("family").to_pandas().astype(object).where(lambda s: s.notna(), None).to_numpy(object),
+                input_tokens=kept.column("input_tokens").to_numpy().astype(np.float64),
+                output_tokens=kept.column("output_tokens").to_numpy().astype(np.float64),
+            )
+        )
+    if not any(len(part) for part in parts):
+        raise InputError("no event of the log has a label: give labelled events, or weave attacks in with --inject all")
+    data = Dataset.join(parts)
+    begin, end = int(data.time.min()), int(data.time.max())
+    warm = begin + min(WARM_UP_SHARE * (end - begin), WARM_UP_S * MICROSECONDS)
+    return data.take(data.time >= warm)
+
+
+def _hide(table: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Blank fields of an event table, except of rows that would lose the client they are told apart by: none do."""
+    for name in names:
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, name, pa.nulls(table.num_rows, EVENT_SCHEMA.field(name).type))
+    return table
+
+
+def fields_seen(source: Source) -> tuple[str, ...]:
+    """Return the event fields that have a value anywhere in the log."""
+    seen: set[str] = set()
+    for table in source():
+        seen |= {name for name in table.column_names if table.column(name).null_count < table.num_rows}
+    return tuple(name for name in EVENT_SCHEMA.names if name in seen)
+
+
+def route_views(
+    source: Source, seen: Sequence[str], *, sizes: Tables, threads: int, secret: bytes | None, seed: int
+) -> list[Dataset]:
+    """See some clients once more as each route of `ROUTES` would show them, where that hides a field that was seen."""
+    views = []
+    for number, hidden in enumerate(ROUTES.values()):
+        names = [name for name in hidden if name in seen]
+        if not names:
+            continue
+        views.append(
+            build(
+                source, sizes=sizes, threads=threads, secret=secret, seed=seed + 1 + number, without_fields=names,
+                clients=lambda key, n=number: (key >> np.uint64(48)) % np.uint64(_ROUTE_CLIENTS) == n,
+            )  # fmt: skip
+        )
+    return views
+
+
+def training_weights(data: Dataset) -> npt.NDArray[np.float64]:
+    """Return the weight of each row in training, float64[n], of mean 1.
+
+    A client with n requests weighs sqrt(n), shared among its rows. Legitimate clients make up one half, attack
+    families share the other equally: neither a heavy tenant nor a noisy flood outvotes the rest.
+    """
+    _, client = np.unique(data.key, return_inverse=True)
+    requests = np.bincount(client, weights=data.weight)
+    weight = data.weight / np.sqrt(requests[client])
+    kinds = np.where(data.malicious, data.family.astype(str), "")
+    names, kind = np.unique(kinds, return_inverse=True)
+    total = np.bincount(kind, weights=weight)
+    attacks = max(len(names) - 1, 1)
+    share = np.where(names == "", 0.5, 0.5 / attacks)
+    weight = weight * (share / total)[kind]
+    return np.asarray(weight * (len(weight) / weight.sum()))

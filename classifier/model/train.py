@@ -1,0 +1,210 @@
+"""Training: from labelled rows to a two-part forest with thresholds, calibration and an honest evaluation.
+
+    rows ─┬─ test: held-out clients, and the last stretch of time      ── evaluated once, never tuned on
+          └─ train ─┬─ folds by client ── raw scores of rows by models that never saw their client
+                    │                     ── thresholds from budgets, calibration on the later part
+                    └─ all ── the model: own part, then group part from its score
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from classifier.errors import InputError
+from classifier.features.spec import FEATURES, columns_without
+from classifier.model.boosters import Boosters
+from classifier.model.calibrate import Calibration, fit_platt
+from classifier.model.dataset import Dataset, training_weights
+from classifier.policy import Budgets, LegitimateCurve, Thresholds, legitimate_curve, thresholds_from_curve, unresolved
+
+Step = Callable[[str], None]
+TEST_CLIENTS = 0.15
+TEST_TIME = 0.15
+CALIBRATION_TIME = 0.5
+"""Calibration uses the rows after this share of the training time."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the forest is grown. `own_trees` and `group_trees` are K and T - K of the manifest."""
+
+    own_trees: int = 160
+    group_trees: int = 80
+    leaves: int = 31
+    depth: int = 8
+    learning_rate: float = 0.08
+    fewest_rows: int = 20
+    folds: int = 3
+    threads: int = 2
+    seed: int = 0
+
+    def lightgbm(self) -> dict[str, Any]:
+        """Return the parameters of `lightgbm.train`."""
+        return {
+            "objective": "binary",
+            "num_leaves": self.leaves,
+            "max_depth": self.depth,
+            "learning_rate": self.learning_rate,
+            "min_data_in_leaf": self.fewest_rows,
+            "min_sum_hessian_in_leaf": 1.0,
+            "feature_fraction": 0.5,
+            "bagging_fraction": 0.8,
+            "bagging_freq": 1,
+            "lambda_l2": 5.0,
+            "max_bin": 127,
+            "seed": self.seed,
+            "deterministic": True,
+            "force_row_wise": True,
+            "num_threads": self.threads,
+            "verbosity": -1,
+        }
+
+
+def fit(
+    rows: npt.NDArray[np.float32],
+    malicious: npt.NDArray[np.bool_],
+    weight: npt.NDArray[np.float64],
+    own_columns: Sequence[int],
+    settings: Settings,
+) -> tuple[Boosters, int]:
+    """Grow the two parts and round their leaves; return them and k, the leaves being multiples of 2^-k.
+
+    rows float32[n, F]; `own_columns` are those of the client's own features. The first part sees only these; the second
+    sees all, starting from the first part's score. Where every column is own there is no second part.
+    """
+    import lightgbm as lgb
+
+    if malicious.all() or not malicious.any():
+        kind = "legitimate" if malicious.all() else "malicious"
+        raise InputError(f"the training part holds no {kind} request: give labels of both kinds, or use --inject all")
+    parameters = settings.lightgbm()
+    own = np.ascontiguousarray(rows[:, list(own_columns)])
+    first = lgb.train(
+        parameters, lgb.Dataset(own, malicious, weight=weight, free_raw_data=True), num_boost_round=settings.own_trees
+    )
+    second = None
+    if len(own_columns) < rows.shape[1] and settings.group_trees:
+        start = first.predict(own, raw_score=True)
+        data = lgb.Dataset(rows, malicious, weight=weight, init_score=start, free_raw_data=True)
+        second = lgb.train(parameters, data, num_boost_round=settings.group_trees)
+    boosters = Boosters(first, list(own_columns), second)
+    return boosters, boosters.round_leaves()
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the training and of the test part, bool[n] each."""
+
+    train: npt.NDArray[np.bool_]
+    test: npt.NDArray[np.bool_]
+
+
+def split(data: Dataset) -> Split:
+    """Split by client and by time: held-out clients at any time, and everyone in the last stretch, are the test part."""
+    held_out = _lot(data.key, 1) < TEST_CLIENTS
+    late = data.time >= data.time.min() + (1 - TEST_TIME) * (data.time.max() - data.time.min())
+    test = held_out | late
+    return Split(~test, test)
+
+
+def _lot(key: npt.NDArray[np.uint64], draw: int) -> npt.NDArray[np.float64]:
+    """Draw a number in [0, 1) for each client from its keyed hash: float64[n]; each `draw` is another one."""
+    mixed = (key ^ np.uint64(0x9E3779B97F4A7C15 * draw % 2**64)) * np.uint64(0xBF58476D1CE4E5B9)
+    return np.asarray((mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+@dataclass
+class Trained:
+    """A trained model with what a manifest says of it. `columns` are the features it takes, of `spec.NAMES`."""
+
+    boosters: Boosters
+    columns: list[int]
+    thresholds: Thresholds
+    budgets: Budgets
+    calibration: Calibration
+    curve: LegitimateCurve
+    split: Split
+    leaf_bits: int
+
+
+def train(
+    data: Dataset,
+    views: Sequence[Dataset] = (),
+    *,
+    without: Sequence[str] = (),
+    prior: float = 0.01,
+    budgets: Budgets | None = None,
+    strict_budgets: Sequence[str] = (),
+    settings: Settings | None = None,
+    step: Step = lambda _: None,
+) -> Trained:
+    """Train on a dataset and on `views`, the same requests as other routes show them.
+
+    `without` names feature groups to leave out. Budgets in `strict_budgets` must be resolved by the data (InputError);
+    a default challenge budget that is not is widened to what the data resolve, with a note, and a default block budget
+    that is not blocks nothing. `step` is told what begins.
+    """
+    settings, budgets = settings or Settings(), budgets or Budgets()
+    columns = columns_without(without)
+    own = [place for place, column in enumerate(columns) if FEATURES[column].part == "own"]
+    if not own:
+        raise InputError("no feature of the client itself is left: leave fewer groups out")
+    parts = split(data)
+    known = data.take(parts.train)
+    train_rows = _with_views(known, views)
+    weight = training_weights(train_rows)
+    rows = np.ascontiguousarray(train_rows.rows[:, columns])
+    fold = (_lot(_keys_of(train_rows, known), 2) * settings.folds).astype(np.int64)
+    genuine = np.arange(len(train_rows)) < len(known)
+
+    raw = np.full(len(train_rows), np.nan, np.float32)
+    for number in range(settings.folds):
+        step(f"cross-fitting {number + 1} of {settings.folds}")
+        out = genuine & (fold == number)
+        if not out.any():
+            continue
+        inside = fold != number
+        model, _ = fit(rows[inside], train_rows.malicious[inside], weight[inside], own, settings)
+        raw[out] = model.raw(rows[out]).astype(np.float32)
+    step("fitting the model")
+    boosters, leaf_bits = fit(rows, train_rows.malicious, weight, own, settings)
+
+    raw = raw[: len(known)]
+    legitimate = ~known.malicious
+    budgets, notes = _resolvable(budgets, int(legitimate.sum()), strict_budgets)
+    curve = legitimate_curve(raw[legitimate], known.key[legitimate], budgets)
+    thresholds = thresholds_from_curve(curve, budgets, strict_budgets)
+    thresholds = replace(thresholds, notes=(*notes, *thresholds.notes))
+    later = known.time >= known.time.min() + CALIBRATION_TIME * (known.time.max() - known.time.min())
+    if known.malicious[later].all() or not known.malicious[later].any():
+        later = np.ones(len(known), bool)
+    calibration = fit_platt(raw[later], known.malicious[later], prior, training_weights(known)[later])
+    return Trained(boosters, columns, thresholds, budgets, calibration, curve, parts, leaf_bits)
+
+
+def _resolvable(budgets: Budgets, rows: int, strict: Sequence[str]) -> tuple[Budgets, list[str]]:
+    """Widen a default challenge budget that the data cannot resolve to the smallest that they can, up to 1 %."""
+    smallest = 10.0 / max(rows, 1)
+    if "challenge" in strict or unresolved(rows, budgets.challenge) is None or smallest > 0.01:
+        return budgets, []
+    note = (
+        f"The challenge budget is {100 * smallest:.2g} %, not {100 * budgets.challenge:g} %: "
+        f"{rows:,} legitimate requests resolve no smaller one."
+    )
+    return Budgets(smallest, budgets.block), [note]
+
+
+def _with_views(known: Dataset, views: Sequence[Dataset]) -> Dataset:
+    """Return the training rows, then the same requests seen through other routes."""
+    return Dataset.join([known, *(view.take(np.isin(view.row, known.row)) for view in views)])
+
+
+def _keys_of(rows: Dataset, known: Dataset) -> npt.NDArray[np.uint64]:
+    """Return the client of each row as the full events know it: a route that hides accounts must not split a client."""
+    order = np.argsort(known.row)
+    return known.key[order[np.searchsorted(known.row[order], rows.row)]]
