@@ -74,6 +74,7 @@ class RegistrationAbuse(AttackFamily):
     ) -> Flow:
         """Use one account from the address it was made at: soon after it was made, or after it has aged."""
         aged = rng.random() < 0.45
+        programmed = self.evasive and rng.random() < 0.7
         made = -float(rng.uniform(2, 45)) * DAY if aged else float(rng.choice(sign_ups.times))
         begin = float(rng.uniform(effort.start, effort.end)) if aged else made + float(rng.lognormal(3.0, 1.0))
         return Flow(
@@ -82,10 +83,10 @@ class RegistrationAbuse(AttackFamily):
             times=pacing.walk(rng, n, begin, 30.0 if self.evasive else 2.0, 1.0 if self.evasive else 0.3),
             acts=acts(Act.CHAT, n),
             address=sign_ups.address,
-            software=sign_ups.software,
+            software=scene.software(rng, "sdk") if programmed else sign_ups.software,
             account=scene.account(rng, made),
             appetite="ordinary" if self.evasive else "tiny",
             prompts=prompts.wordings(rng, "ask", n) if self.evasive else prompts.fill(rng, template, n),
             limit=20,
-            referers=sign_ups.referers,
+            referers="none" if programmed else sign_ups.referers,
         )
