@@ -29,7 +29,7 @@ Floats = npt.NDArray[np.float64]
 LEGITIMATE, ATTACK, INK, GRID = "#0067a5", "#c2410c", "#1f2933", "#d5dbe1"
 DECISIONS = {"allow": "#9fb3c8", "challenge": "#e69f00", "block": "#b3123f"}
 FAMILIES = ("#c2410c", "#0067a5", "#7a3e9d", "#00795f", "#b8860b", "#b3123f", "#4a5568")
-SIZE = (5.0, 3.5)
+SIZE = (4.4, 3.2)
 MOST_FAMILIES = len(FAMILIES)
 _STYLE: Any = {
     "svg.hashsalt": "botsieve",
@@ -123,8 +123,12 @@ def first_action_curve(requests: LabelledRequests) -> Plot:
         ax.set(xlim=(0, furthest * 1.1), ylim=(0, 1.02))
         ax.set(xlabel="requests let through before the first action", ylabel="share of attackers acted on")
         _percent_axis(ax, "y")
+        ticks = [0.0, *(k * 10.0**e for e in range(7) for k in (1, 2, 5))]
+        shown = [t for t in ticks if t <= furthest * 1.1]
+        ax.set_xticks(shown if len(shown) < 9 else [0.0, *shown[1::3]], minor=False)
+        ax.set_xticks([], minor=True)
         ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-        ax.legend(loc="lower right")
+        ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2)
 
     acted = float(np.isfinite(everyone).mean())
     return _plot(
@@ -156,7 +160,7 @@ def timeline(requests: LabelledRequests) -> Plot:
             ax.set_ylim(bottom=0)
             ax.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}" if y == int(y) else f"{y:g}")
             ax.yaxis.get_major_locator().set_params(nbins=4)
-        axes[1].xaxis.get_major_locator().set_params(nbins=5)
+        axes[1].set_xticks(_ticks(start, float(minutes[-1])))
         axes[1].xaxis.set_major_formatter(lambda x, _: _clock(start + x, float(seconds[-1])))
         axes[1].set_xlabel("time (UTC)")
         handles, labels = axes[0].get_legend_handles_labels()
@@ -241,14 +245,15 @@ def reliability_plot(calibration: CalibrationMetrics) -> Plot:
         labels = [f"{100 * t:g} %" for t in ticks]
         ax.set_xticks(place(ticks), labels, rotation=40, ha="right", rotation_mode="anchor")
         ax.set_yticks(place(ticks), labels)
-        ax.set(xlim=place([low, high]) + [-0.6, 0.6], ylim=place([low, high]) + [-0.6, 0.6])
+        ends = place([low, high]) + np.array([-0.6, 0.6])
+        ax.set(xlim=tuple(ends), ylim=tuple(ends))
         ax.set(xlabel="stated probability of attack", ylabel="observed share of attacks")
         ax.legend(loc="upper left")
 
     error = percent(calibration["ece"]["value"])
     return _plot(
         "Calibration",
-        f"Where attacks are {percent(calibration['prior'])} of requests. Expected calibration error {error}; "
+        f"Where attacks are {100 * calibration['prior']:g} % of requests. Expected calibration error {error}; "
         "points on the dotted line mean what they say. Points at an edge were 0 or 100 %.",
         f"Reliability plot in log-odds; expected calibration error {error}",
         draw,
@@ -293,8 +298,8 @@ def _curve(raw: npt.NDArray[np.float32], malicious: npt.NDArray[np.bool_]) -> _C
 
 def _cumulative(waits: Floats, furthest: float) -> tuple[Floats, Floats]:
     finite = np.sort(waits[np.isfinite(waits)])
-    share = np.arange(1, len(finite) + 1) / len(waits)
-    return np.append(finite, furthest * 1.1), np.append(share, share[-1] if share.size else 0.0)
+    share = np.arange(len(finite) + 1) / len(waits)
+    return np.concatenate([[0.0], finite, [furthest * 1.1]]), np.append(share, share[-1])
 
 
 def _classes(requests: LabelledRequests) -> Iterable[tuple[str, bool]]:
@@ -308,9 +313,18 @@ def _classes(requests: LabelledRequests) -> Iterable[tuple[str, bool]]:
 _WIDTHS = (10, 30, 60, 120, 300, 600, 1800, 3600, 7200, 21_600, 86_400)
 
 
+_STEPS = sorted({*_WIDTHS, 1, 2, 5, 900, 10_800, 43_200, 172_800, 604_800})
+
+
 def _bucket(seconds: float) -> float:
     """Return a round width that makes at most about 150 steps, s."""
     return next((w for w in _WIDTHS if seconds / w <= 150), 86_400 * math.ceil(seconds / 86_400 / 150))
+
+
+def _ticks(start: float, length: float) -> Floats:
+    """Return at most 5 round moments after the start, s."""
+    step = next((w for w in _STEPS if length / w <= 5), math.ceil(length / 5))
+    return np.arange(math.ceil(start / step) * step - start, length, step)
 
 
 def _span(seconds: float) -> str:

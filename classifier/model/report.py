@@ -87,7 +87,7 @@ def report_page(metrics: Metrics, scored: pd.DataFrame, meta: ReportMeta) -> str
     }
     acted = _acted_clients(scored)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        meta={name: None for name in ReportMeta.__annotations__} | meta,
+        meta=dict.fromkeys(ReportMeta.__annotations__) | meta,
         metrics=metrics,
         verdict=wording.verdict(metrics, thresholds, budgets.get("challenge")),
         tiles=_tiles(metrics),
@@ -142,8 +142,8 @@ def _table(metrics: Metrics, kind: str) -> dict[str, Any]:
     return {
         "attack": attack,
         "title": "Attacks, by family" if attack else "Legitimate clients, by kind",
-        "tokens": "tokens stopped" if attack else "tokens touched",
-        "clients": "clients caught" if attack else "clients touched",
+        "tokens": "stopped" if attack else "touched",
+        "clients": "caught" if attack else "touched",
         "rows": [group for group in metrics["groups"] if group["kind"] == kind],
     }
 

@@ -135,7 +135,8 @@ def _legitimate_sentences(legitimate: GroupMetrics | None, budget: float | None)
     touched = legitimate["acted_on"]["value"] or 0.0
     clients = round((legitimate["clients_acted_on"]["value"] or 0.0) * legitimate["clients"])
     rule = "" if budget is None else f"; the budget is {100 * budget:g} %"
+    requests = plural(legitimate["requests"], "legitimate request")
     return [
-        f"{percent(touched)} of {plural(legitimate['requests'], 'legitimate request')} were challenged or blocked{rule}. "
+        f"{percent(touched)} of {requests} were challenged or blocked{rule}. "
         f"They came from {clients:,} of {plural(legitimate['clients'], 'legitimate client')}."
     ]
