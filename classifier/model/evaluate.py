@@ -31,12 +31,15 @@ from classifier.model.metrics import (
 from classifier.model.outcomes import Outcomes
 from classifier.model.ranking import Ranking, Ranks
 from classifier.model.reliability import FEWEST_ROWS, BinShares, Reliability, equal_mass_bins, log_odds_bins
+from classifier.model.wording import printable
 from classifier.policy import unresolved
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
 RATES = (0.001, 0.01)
 """False-positive rates at which recall is given."""
+NAMED = 8
+"""Families named in one note at most."""
 
 
 class _Part(Protocol):
@@ -225,11 +228,14 @@ def _notes(metrics: Metrics) -> list[str]:
         for at in line["recall_at"] if line["overall"] else ():
             if at["recall"]["reason"]:
                 notes.append(f"Recall per {line['unit']}: {at['recall']['reason']}.")
-    notes += [f"{group['family']}: only {group['clients']} clients, so no intervals." for group in _few(metrics)]
+    few = [printable(group["family"], 24) for group in metrics["groups"] if _too_few(group)]
+    if few:
+        named = ", ".join(few[:NAMED]) + (f" and {len(few) - NAMED} more" if len(few) > NAMED else "")
+        notes.append(f"Fewer than {FEWEST_CLIENTS} clients, so no intervals: {named}.")
     if all(group["tokens"] is None for group in metrics["groups"]):
         notes.append("No event carries token counts, so nothing is said about tokens.")
     return list(dict.fromkeys(notes))
 
 
-def _few(metrics: Metrics) -> list[GroupMetrics]:
-    return [group for group in metrics["groups"] if not group["overall"] and group["clients"] < FEWEST_CLIENTS]
+def _too_few(group: GroupMetrics) -> bool:
+    return not group["overall"] and group["clients"] < FEWEST_CLIENTS

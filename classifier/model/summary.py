@@ -41,7 +41,7 @@ def _table(metrics: Metrics) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=CAPTION, caption_justify="left")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, caption=CAPTION, caption_justify="left")
     table.add_column("family or kind", no_wrap=True, overflow="ellipsis", min_width=12)
     for name in COLUMNS:
         table.add_column(name, justify="right", no_wrap=True)
