@@ -12,8 +12,8 @@ from classifier.cli.training import TrainOptions
 from classifier.cli.training import run as train_bundle
 from classifier.model.apply import Model, labelled_frame
 
-DURATION_S = 3 * 3600.0
-CLIENTS = 400
+DURATION_S = 4 * 3600.0
+CLIENTS = 600
 
 
 def run(out: Path, seed: int, quiet: bool) -> None:

@@ -181,7 +181,7 @@ def _manifest(
         without=options.without,
         fields_seen=seen,
         tables=sizes.as_slots(),
-        half_lives=HALF_LIVES_S,
+        half_lives=tuple(map(float, HALF_LIVES_S)),
         thresholds=trained.thresholds.as_json(),
         budgets={"challenge": trained.budgets.challenge, "block": trained.budgets.block},
         calibration={"a": trained.calibration.a, "b": trained.calibration.b, "prior": trained.calibration.prior},

@@ -177,7 +177,7 @@ class ParquetReader:
         self._path = path
         self._end_stamps = end_stamps
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             raise LogError(f"{path} is no whole Parquet file ({_first_line(error)}); write it again") from error
         self._used = used_columns(path, self._file.schema_arrow.names, columns)

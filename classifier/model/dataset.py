@@ -21,8 +21,8 @@ Source = Callable[[], Iterator[pa.Table]]
 
 WARM_UP_SHARE, WARM_UP_S = 0.1, 3600
 """Rows of the first stretch of a log train nothing: 10 % of its time, at most an hour."""
-KEPT_PER_CLIENT = 256
-"""Requests of a client that are all kept; of later ones, every n-th in the mean (n = requests so far / 256)."""
+KEPT_PER_CLIENT = 4096
+"""Requests of a client that are all kept; of later ones, every n-th in the mean (n = requests so far / 4096)."""
 
 ROUTES = {
     "combined log": ("account", "account_created", "credential", "fingerprint", "request_bytes", "model", "input_tokens",
