@@ -183,7 +183,10 @@ class ParquetReader:
         self._used = used_columns(path, self._file.schema_arrow.names, columns)
 
     def batches(self) -> Iterator[tuple[Batch, float]]:
-        """Yield batches of rows, each with the share of the file that is read by then. A part of the file that cannot be unpacked raises LogError."""
+        """Yield batches of rows, each with the share of the file that is read by then.
+
+        Raises LogError where a part of the file cannot be unpacked.
+        """
         first = 1
         batches = self._file.iter_batches(PARQUET_ROWS, columns=list(dict.fromkeys(self._used.values())))
         while True:

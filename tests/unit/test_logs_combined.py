@@ -249,7 +249,8 @@ TAILS = st.sampled_from(["", " ", " 0.123", " 0.123 0.1", ' "-" 1.000', ' "10.0.
 
 @st.composite
 def good_lines(draw: st.DrawFn) -> str:
-    request = f"{draw(st.sampled_from(['GET', 'POST', 'get', 'M-SEARCH']))} /{draw(WORD)} HTTP/{draw(st.sampled_from(['1.1', '2.0']))}"
+    method = draw(st.sampled_from(["GET", "POST", "get", "M-SEARCH"]))
+    request = f"{method} /{draw(WORD)} HTTP/{draw(st.sampled_from(['1.1', '2.0']))}"
     front = f'{draw(WORD)} - {draw(WORD)} [17/May/2015:10:05:0{draw(st.integers(0, 9))} +0000] "{request}" '
     front += f"{draw(st.integers(100, 599))} {draw(st.sampled_from(['-', '0', '123', '99999999999999999999']))}"
     return front if draw(st.booleans()) else f'{front} "{draw(FREE)}" "{draw(FREE)}"{draw(TAILS)}'
