@@ -1,8 +1,8 @@
 """Rows built to tell two engines apart that route a forest differently.
 
-For every split of every tree that a row can reach: a row that *reaches* it and there meets the threshold, its two
-float32 neighbours, NaN and an infinity. And natural rows with zeros, denormals, the largest floats, infinities and NaN
-put into one column at a time and into all columns at once.
+For every split of every tree that a row can reach: a row that *reaches* it, and the same row meeting the threshold
+there, its two float32 neighbours, NaN and an infinity. And natural rows with zeros, denormals, the largest floats,
+infinities and NaN put into one column at a time and into all columns at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier.model.forest import LEAF, Forest
-from classifier.model.rounding import ZERO_ZONE
+from classifier.model.rounding import ZERO_ZONE, next_above, next_below
 
 FloatRows = npt.NDArray[np.float32]
 
@@ -44,16 +44,16 @@ def special_rows(natural_rows: FloatRows) -> FloatRows:
 
 
 def node_rows(forest: Forest, natural: FloatRows) -> Iterator[FloatRows]:
-    """Yield the rows that reach each node, a block for each kind of value that its split then meets."""
+    """Yield blocks of rows: one that reaches each split, then a block for each kind of value it meets there."""
     nodes, entry_row, path = reachable_splits(forest)
     if not len(nodes):
         return
     reaching = natural[np.arange(len(nodes)) % len(natural)]
     _move_into(reaching, entry_row, path)
     row, column, threshold = np.arange(len(nodes)), forest.feature[nodes], forest.threshold[nodes]
+    yield reaching
     infinity = np.where(row % 2 == 0, np.float32(np.inf), np.float32(-np.inf))
-    below, above = (np.nextafter(threshold, np.float32(end)) for end in (-np.inf, np.inf))
-    for value in (threshold, below, above, np.full_like(threshold, np.nan), infinity):
+    for value in (threshold, next_below(threshold), next_above(threshold), np.full_like(threshold, np.nan), infinity):
         rows = reaching.copy()
         rows[row, column] = value
         yield rows
@@ -124,7 +124,6 @@ def _move_into(rows: FloatRows, row: npt.NDArray[np.intp], path: _Path) -> None:
     """Move, in place, the values that lie outside their path's interval to its upper end (or just above its lower)."""
     value = rows[row, path.column]
     outside = np.where(np.isnan(value), ~path.nan, ~((path.above < value) & (value <= path.upto)))
-    lowest = np.nextafter(path.above, np.float32(np.inf))
-    inside = np.where(np.isfinite(path.upto), path.upto, lowest)
+    inside = np.where(np.isfinite(path.upto), path.upto, next_above(path.above))
     inside = np.where(path.above < path.upto, inside, np.float32(np.nan))
     rows[row[outside], path.column[outside]] = inside[outside]

@@ -67,7 +67,7 @@ class Model:
 
             forest = Forest.from_onnx(onnx.load_from_string(self._bundle.model))
             names = [FEATURES[column].reason for column in self.columns]
-            self._explainer = Explainer(forest, names, self._bundle.manifest.clip_limit)
+            self._explainer = Explainer(forest, names, self._bundle.manifest.clip_limit())
         out: list[str | None] = [None] * len(rows)
         high = np.flatnonzero(raw >= self._explain_from)
         for place, found in zip(high, self._explainer.reasons(rows[high][:, self.columns], REASONS), strict=True):

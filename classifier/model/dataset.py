@@ -23,6 +23,8 @@ WARM_UP_SHARE, WARM_UP_S = 0.1, 3600
 """Rows of the first stretch of a log train nothing: 10 % of its time, at most an hour."""
 KEPT_PER_CLIENT = 4096
 """Requests of a client that are all kept; of later ones, every n-th in the mean (n = requests so far / 4096)."""
+GROWN_PER_CLIENT = 128
+"""Requests of a client that grow the forest, by the same rule; the others only measure it."""
 
 ROUTES = {
     "combined log": ("account", "account_created", "credential", "fingerprint", "request_bytes", "model", "input_tokens",
@@ -82,6 +84,7 @@ def build(
     seed: int = 0,
     without_fields: Sequence[str] = (),
     clients: Callable[[npt.NDArray[np.uint64]], npt.NDArray[np.bool_]] | None = None,
+    per_client: int = KEPT_PER_CLIENT,
 ) -> Dataset:
     """Run the engine over a log and keep its labelled rows, thinned per client. Unlabelled events move profiles only.
 
@@ -93,7 +96,7 @@ def build(
     parts: list[Dataset] = []
     for chunk in feature_chunks(tables, sizes=sizes, threads=threads, secret=secret):
         events = chunk.events
-        seen = np.maximum(chunk.rows[:, COLUMN["client_requests_seen"]] / KEPT_PER_CLIENT, 1.0).astype(np.float64)
+        seen = np.maximum(chunk.rows[:, COLUMN["client_requests_seen"]] / per_client, 1.0).astype(np.float64)
         keep = rng.random(len(seen)) * seen < 1.0
         keep &= events.column("malicious").is_valid().to_numpy()
         if clients is not None:
@@ -150,10 +153,19 @@ def route_views(
         views.append(
             build(
                 source, sizes=sizes, threads=threads, secret=secret, seed=seed + 1 + number, without_fields=names,
+                per_client=GROWN_PER_CLIENT,
                 clients=lambda key, n=number: (key >> np.uint64(48)) % np.uint64(_ROUTE_CLIENTS) == n,
             )  # fmt: skip
         )
     return views
+
+
+def thinned(data: Dataset, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Choose the rows that grow the forest: return their positions and how many requests each stands for."""
+    seen = data.rows[:, COLUMN["client_requests_seen"]].astype(np.float64)
+    chance = np.minimum(GROWN_PER_CLIENT / np.maximum(seen, 1.0) * data.weight, 1.0)
+    keep = np.flatnonzero(np.random.default_rng(seed).random(len(data)) < chance)
+    return keep, data.weight[keep] / chance[keep]
 
 
 def training_weights(data: Dataset) -> npt.NDArray[np.float64]:

@@ -37,8 +37,19 @@ def floor32(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore", under="ignore"):
         nearest = values.astype(np.float32)
     rounded_up = nearest.astype(np.float64) > values
-    lower: npt.NDArray[np.float32] = np.where(rounded_up, np.nextafter(nearest, np.float32(-np.inf)), nearest)
-    return lower
+    return np.where(rounded_up, next_below(nearest), nearest)
+
+
+def next_below(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the next smaller float32 of each value; below the smallest finite one comes -inf."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.nextafter(values, np.float32(-np.inf))
+
+
+def next_above(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the next larger float32 of each value; above the largest finite one comes inf."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.nextafter(values, np.float32(np.inf))
 
 
 def route_thresholds(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
@@ -49,7 +60,7 @@ def route_thresholds(thresholds: npt.NDArray[np.float64]) -> npt.NDArray[np.floa
     """
     routed = floor32(thresholds)
     edge = np.float64(ZERO_ZONE)
-    below_zone = np.nextafter(-ZERO_ZONE, np.float32(-np.inf))
+    below_zone = next_below(np.array([-ZERO_ZONE]))[0]
     routed = np.where((thresholds >= 0) & (thresholds < edge), ZERO_ZONE, routed)
     return np.where((thresholds < 0) & (thresholds >= -edge), below_zone, routed)
 

@@ -19,7 +19,7 @@ from classifier.errors import InputError
 from classifier.features.spec import FEATURES, columns_without
 from classifier.model.boosters import Boosters
 from classifier.model.calibrate import Calibration, fit_platt
-from classifier.model.dataset import Dataset, training_weights
+from classifier.model.dataset import Dataset, thinned, training_weights
 from classifier.policy import Budgets, LegitimateCurve, Thresholds, legitimate_curve, thresholds_from_curve, unresolved
 
 Step = Callable[[str], None]
@@ -33,11 +33,11 @@ CALIBRATION_TIME = 0.5
 class Settings:
     """How the forest is grown. `own_trees` and `group_trees` are K and T - K of the manifest."""
 
-    own_trees: int = 160
-    group_trees: int = 80
+    own_trees: int = 120
+    group_trees: int = 60
     leaves: int = 31
     depth: int = 8
-    learning_rate: float = 0.08
+    learning_rate: float = 0.1
     fewest_rows: int = 20
     folds: int = 3
     threads: int = 2
@@ -56,7 +56,7 @@ class Settings:
             "bagging_fraction": 0.8,
             "bagging_freq": 1,
             "lambda_l2": 5.0,
-            "max_bin": 127,
+            "max_bin": 63,
             "seed": self.seed,
             "deterministic": True,
             "force_row_wise": True,
@@ -156,25 +156,25 @@ def train(
         raise InputError("no feature of the client itself is left: leave fewer groups out")
     parts = split(data)
     known = data.take(parts.train)
-    train_rows = _with_views(known, views)
+    positions, stands_for = thinned(known, settings.seed)
+    grown = known.take(positions)
+    grown.weight = stands_for
+    train_rows = _with_views(grown, known, views)
     weight = training_weights(train_rows)
     rows = np.ascontiguousarray(train_rows.rows[:, columns])
-    fold = (_lot(_keys_of(train_rows, known), 2) * settings.folds).astype(np.int64)
-    genuine = np.arange(len(train_rows)) < len(known)
+    fold = _fold(_keys_of(train_rows, known), settings)
+    known_rows, known_fold = np.ascontiguousarray(known.rows[:, columns]), _fold(known.key, settings)
 
-    raw = np.full(len(train_rows), np.nan, np.float32)
+    raw = np.full(len(known), np.nan, np.float32)
     for number in range(settings.folds):
         step(f"cross-fitting {number + 1} of {settings.folds}")
-        out = genuine & (fold == number)
-        if not out.any():
-            continue
-        inside = fold != number
-        model, _ = fit(rows[inside], train_rows.malicious[inside], weight[inside], own, settings)
-        raw[out] = model.raw(rows[out]).astype(np.float32)
+        inside, out = fold != number, known_fold == number
+        if out.any():
+            model, _ = fit(rows[inside], train_rows.malicious[inside], weight[inside], own, settings)
+            raw[out] = model.raw(known_rows[out]).astype(np.float32)
     step("fitting the model")
     boosters, leaf_bits = fit(rows, train_rows.malicious, weight, own, settings)
 
-    raw = raw[: len(known)]
     legitimate = ~known.malicious
     budgets, notes = _resolvable(budgets, int(legitimate.sum()), strict_budgets)
     curve = legitimate_curve(raw[legitimate], known.key[legitimate], budgets)
@@ -199,9 +199,13 @@ def _resolvable(budgets: Budgets, rows: int, strict: Sequence[str]) -> tuple[Bud
     return Budgets(smallest, budgets.block), [note]
 
 
-def _with_views(known: Dataset, views: Sequence[Dataset]) -> Dataset:
-    """Return the training rows, then the same requests seen through other routes."""
-    return Dataset.join([known, *(view.take(np.isin(view.row, known.row)) for view in views)])
+def _with_views(grown: Dataset, known: Dataset, views: Sequence[Dataset]) -> Dataset:
+    """Return the training rows, then requests of the training part as other routes show them."""
+    return Dataset.join([grown, *(view.take(np.isin(view.row, known.row)) for view in views)])
+
+
+def _fold(key: npt.NDArray[np.uint64], settings: Settings) -> npt.NDArray[np.int64]:
+    return (_lot(key, 2) * settings.folds).astype(np.int64)
 
 
 def _keys_of(rows: Dataset, known: Dataset) -> npt.NDArray[np.uint64]:

@@ -24,6 +24,8 @@ from classifier.traffic.pacing import F64, Clock
 from classifier.traffic.software import Software
 
 I64 = npt.NDArray[np.int64]
+HOSTING_NETWORKS = 24
+"""Networks (/24) that half of all woven hosts and VPN exits lie in."""
 DONORS = 200_000
 """Rows of the log that are looked at, at most; a longer log is sampled evenly."""
 _ASSET = re.compile(r"\.(css|js|mjs|png|jpe?g|gif|ico|svg|webp|avif|woff2?|ttf|eot|map|mp4|webm)(\?|$)", re.I)
@@ -37,8 +39,17 @@ _SIGNUP_PROBES: Final = ("/wp-login.php?action=register", "/register", "/user/re
 _PROBES: Final = tuple(
     "/.env /.git/config /phpmyadmin/index.php /admin/ /backup.zip /backup.sql /wp-content/plugins/ /config.php.bak "
     "/old/ /test.php /cgi-bin/test.cgi /server-status /api/v1/users /w00tw00t.at.isc.sans.dfind /wp-login.php "
-    "/administrator/ /db.sql /robots.txt.bak /shell.php /manager/html /HNAP1 /setup.php /data/admin/config.txt".split()
+    "/administrator/ /db.sql /robots.txt.bak /shell.php /manager/html /HNAP1 /setup.php /data/admin/config.txt "
+    "/.aws/credentials /.git/HEAD /vendor/phpunit/phpunit/src/Util/PHP/eval-stdin.php /solr/admin/info/system "
+    "/index.php?option=com_users&task=registration /xmlrpc.php /fckeditor/editor/filemanager/upload/test.html "
+    "/actuator/health /api/jsonws/invoke /login.action /user/register /uploads/shell.php /up.php /1.php".split()
 )
+_ARCHIVES: Final = tuple(
+    f"/{name}.{ending}"
+    for name in "backup site www web db old html public_html data dump bak/backup backup/site old/www".split()
+    for ending in "zip tar.gz rar sql tar".split()
+)
+"""Copies of a whole site that were left lying about: what scanners ask for by the hundred."""
 
 
 class WovenScene:
@@ -54,6 +65,7 @@ class WovenScene:
         self._stamps = Stamps(time)
         self.clock = _clock(time / MICROSECONDS - self.start, self.span)
         self._taken = set(pc.unique(events["ip"]).to_pylist())
+        self._hosting = [random_public(rng).rpartition(".")[0] for _ in range(HOSTING_NETWORKS)]
         rows = np.arange(events.num_rows)
         if len(rows) > DONORS:
             rows = np.sort(rng.choice(rows, DONORS, replace=False))
@@ -66,11 +78,17 @@ class WovenScene:
         self._networks = sorted({".".join(ip.split(".")[:2]) for ip in self._taken if ip.count(".") == 3})
 
     def addresses(self, rng: np.random.Generator, n: int, origin: Origin) -> list[str]:
-        """Draw n addresses that the log does not have: half in its /16 networks, half from anywhere."""
+        """Draw n addresses that the log does not have: half in its /16 networks, half from anywhere.
+
+        Hosts and VPN exits are rented in blocks: half of theirs lie in a few /24 networks.
+        """
         found: dict[str, None] = {}
         while len(found) < n:
             address = random_public(rng)
-            if self._networks and rng.random() < 0.5:
+            if origin in ("datacenter", "vpn") and rng.random() < 0.5:
+                block = self._hosting[int(rng.integers(len(self._hosting)))]
+                address = f"{block}.{address.rpartition('.')[2]}"
+            elif self._networks and rng.random() < 0.5:
                 near = self._networks[int(rng.integers(len(self._networks)))]
                 address = ".".join((near, *address.split(".")[2:]))
             if address not in self._taken:
@@ -105,7 +123,7 @@ class WovenScene:
         columns: dict[str, Any] = {name: self._log[name].take(pa.array(donors)) for name in _BORROWED}
         columns |= self._identity(flow, rng)
         columns |= self._purpose(flow, columns, rng)
-        columns["time"] = self._stamps.fit(np.rint((self.start + flow.times) * MICROSECONDS).astype(np.int64))
+        columns["time"] = self._stamps.fit(np.rint((self.start + flow.times) * MICROSECONDS).astype(np.int64), rng)
         columns["verdict"] = np.full(n, "allow", object) if self._enforces else None
         columns["malicious"], columns["family"] = np.full(n, flow.malicious), np.full(n, flow.family, object)
         labels = ("malicious", "family")
@@ -216,13 +234,17 @@ class WovenScene:
             if not len(rows) or (act != Act.PROBE and len(self._rows[act])):
                 continue
             few = invented if act == Act.PROBE else (invented[int(rng.integers(len(invented)))],)
+            if act == Act.PROBE and flow.archives:
+                few = _ARCHIVES
             own = rng.random(len(rows)) < (0.25 if act == Act.PROBE and len(self._rows[Act.PROBE]) else 0.0)
             rows = rows[~own]
             path[rows] = np.array(few, object)[rng.integers(0, len(few), len(rows))]
             method[rows] = "POST" if act != Act.PROBE and rng.random() < 0.5 else "GET"
             strange[rows] = True
-        if "HEAD" in self._methods and rng.random() < 0.15:
+        if "HEAD" in self._methods and rng.random() < (0.5 if flow.archives else 0.15):
             method[flow.acts == Act.PROBE] = "HEAD"
+        elif "POST" in self._methods and rng.random() < 0.15:
+            method[(flow.acts == Act.PROBE) & (rng.random(n) < 0.5)] = "POST"
         refused = np.isin(flow.acts, (Act.LOGIN, Act.SIGNUP)) & (rng.random(n) >= flow.success)
         if flow.account is None and not self.web:
             refused |= np.isin(flow.acts, KEYED) & (rng.random(n) >= flow.success)
@@ -283,8 +305,15 @@ _BORROWED = ("path", "method", "status", "duration", "request_bytes", "response_
              "input_tokens", "output_tokens")  # fmt: skip
 
 
+SHUFFLED = 0.3
+"""Share of lines stamped before the line above them from which a log that lost its minutes lost its seconds, too."""
+
+
 class Stamps:
-    """How a log stamps time: to the second or finer, and at which minutes of the hour."""
+    """How a log stamps time: to the second or finer, at which minutes of the hour, and whether seconds mean anything.
+
+    time int64[n], µs, in the order of the log's lines.
+    """
 
     def __init__(self, time: I64):
         self._step = next((step for step in (MICROSECONDS, 1000, 1) if not np.any(time % step)), 1)
@@ -292,10 +321,16 @@ class Stamps:
         odd = len(time) >= 200 and len(minutes) <= 30 and int(np.ptp(time)) > 3 * 3600 * MICROSECONDS
         # Some published logs lost their minutes (every line at the fifth): attackers between them would stand out.
         self._minutes = minutes if odd else None
+        # And their seconds: half of the lines stand before the one above them, where a server writes nearly in order.
+        # Attackers with true seconds would be told by their pace, which nobody else in such a log has.
+        self._shuffled = odd and float(np.mean(np.diff(time) < 0)) > SHUFFLED
         self._low, self._high = int(time.min()), int(time.max())
 
-    def fit(self, time: I64) -> I64:
+    def fit(self, time: I64, rng: np.random.Generator) -> I64:
         """Return times as this log would have stamped them."""
+        if self._shuffled:
+            minute = 60 * MICROSECONDS
+            time = time // minute * minute + rng.integers(0, minute, len(time))
         fitted = time // self._step * self._step
         if self._minutes is not None:
             minute = fitted // (60 * MICROSECONDS) % 60
