@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from nacl import _sodium  # type: ignore[attr-defined]
+from nacl import _sodium
 from numba import njit
 
 from classifier.errors import InputError

@@ -1,7 +1,7 @@
 """Where each number of a profile, an event row and a sketch lies: constants of the kernel.
 
-A profile is `CLIENT_WIDTH` or `GROUP_WIDTH` float64 and `SKETCH_WIDTH` uint64. The decayed sums lie in one block per half-life, so that decaying is
-a few vector multiplications. The block of 4096 s ends with sums that only clients keep.
+A profile is `CLIENT_WIDTH` or `GROUP_WIDTH` float64 and `SKETCH_WIDTH` uint64. The decayed sums lie in one block per
+half-life, so that decaying is a few vector multiplications. The block of 4096 s ends with sums that only clients keep.
 """
 
 from __future__ import annotations

@@ -113,13 +113,13 @@ PER_S_1, PER_S_8, PER_S_64, PER_S_512, PER_S_4096, PER_S_65536 = (LN2 / h for h 
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _scale(state, p, begin, end, factor):  # type: ignore[no-untyped-def]
+def _scale(state, p, begin, end, factor):
     for i in range(p + begin, p + end):
         state[i] *= factor
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def advance(state, p, sketch, q, now, own):  # type: ignore[no-untyped-def]
+def advance(state, p, sketch, q, now, own):
     """Decay a profile to `now` (µs, not before its newest transition) and rotate its sketches.
 
     One exponential for the longest half-life; the shorter ones follow by squaring (each is 2^3 or 2^4 times shorter).
@@ -163,7 +163,7 @@ def advance(state, p, sketch, q, now, own):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _mark(sketch, begin, words, key):  # type: ignore[no-untyped-def]
+def _mark(sketch, begin, words, key):
     """Set the key's bit; return whether it was set already in either generation."""
     bit = (key >> np.uint64(32)) & np.uint64(64 * words - 1)
     word = begin + np.int64(bit >> np.uint64(6))
@@ -174,7 +174,7 @@ def _mark(sketch, begin, words, key):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def arrive(state, p, sketch, q, now, hashes, values, event, own):  # type: ignore[no-untyped-def]
+def arrive(state, p, sketch, q, now, hashes, values, event, own):
     """Record an arrival at `now` in a profile that `advance` has brought there; return its log2 gap, NaN at first."""
     state[p + at.N_1] += 1.0
     state[p + at.N_8] += 1.0
@@ -219,7 +219,7 @@ def arrive(state, p, sketch, q, now, hashes, values, event, own):  # type: ignor
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _arrive_own(state, p, sketch, q, now, hashes, values, event, seen_path):  # type: ignore[no-untyped-def]
+def _arrive_own(state, p, sketch, q, now, hashes, values, event, seen_path):
     if values[event, at.V_POST] < 0.0:
         state[p + at.OTHER_METHODS] += 1.0
     state[p + at.PROBES] += values[event, at.V_PROBE]
@@ -272,7 +272,7 @@ def _arrive_own(state, p, sketch, q, now, hashes, values, event, seen_path):  # 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def complete(state, p, values, event, own):  # type: ignore[no-untyped-def]
+def complete(state, p, values, event, own):
     """Record a completion. One that botsieve refused ends the request in flight and adds nothing else."""
     state[p + at.IN_FLIGHT] -= 1.0
     if values[event, at.V_REFUSED] == 1.0:
@@ -320,13 +320,13 @@ def complete(state, p, values, event, own):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _put(out, row, column, value):  # type: ignore[no-untyped-def]
+def _put(out, row, column, value):
     if column >= 0:
         out[row, column] = np.float32(value)
 
 
 @njit(cache=True, nogil=True, inline="always", error_model="numpy")
-def _put_spread(out, row, mean_column, std_column, n, total, squares):  # type: ignore[no-untyped-def]
+def _put_spread(out, row, mean_column, std_column, n, total, squares):
     """Write mean and standard deviation from count, sum and sum of squares; NaN without observations."""
     if mean_column < 0 and std_column < 0:
         return
@@ -341,7 +341,7 @@ def _put_spread(out, row, mean_column, std_column, n, total, squares):  # type: 
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _distinct(sketch, begin, words, table):  # type: ignore[no-untyped-def]
+def _distinct(sketch, begin, words, table):
     ones = 0
     for i in range(begin, begin + words):
         ones += count_bits(sketch[i] | sketch[at.BITMAPS + i])
@@ -349,7 +349,7 @@ def _distinct(sketch, begin, words, table):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def read(state, p, sketch, q, gap, corrections, event, columns, own, out, row):  # type: ignore[no-untyped-def]
+def read(state, p, sketch, q, gap, corrections, event, columns, own, out, row):
     """Write the measures of a profile at its newest transition, an arrival, into the columns selected for its entity.
 
     `columns` int64[measures]: the column of each measure in `out`, -1 where it is no feature. `correction` float64[6]:
@@ -411,7 +411,7 @@ def read(state, p, sketch, q, gap, corrections, event, columns, own, out, row): 
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _read_own(state, p, sketch, q, per_request, per_answer, corrections, event, columns, out, row):  # type: ignore[no-untyped-def]
+def _read_own(state, p, sketch, q, per_request, per_answer, corrections, event, columns, out, row):
     _put(out, row, columns[M_OTHER_METHOD], state[p + at.OTHER_METHODS] * per_request)
     _put(out, row, columns[M_ASSET], state[p + at.ASSETS] * per_request)
     _put(out, row, columns[M_PROBE], state[p + at.PROBES] * per_request)
@@ -503,7 +503,7 @@ def _read_own(state, p, sketch, q, per_request, per_answer, corrections, event, 
 
 
 @njit(cache=True, nogil=True)
-def find(tags, first, ways, key):  # type: ignore[no-untyped-def]
+def find(tags, first, ways, key):
     """Return the slot of `key` in the set that begins at `first`, or -1."""
     for slot in range(first, first + ways):
         if tags[slot] == key:
@@ -512,7 +512,7 @@ def find(tags, first, ways, key):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def place(tags, first, ways, key, state, first_number, width, now):  # type: ignore[no-untyped-def]
+def place(tags, first, ways, key, state, first_number, width, now):
     """Return the slot that `key` takes: a free one, else that of the least decayed count (lowest slot on ties).
 
     The count decays with the longest half-life, so a one-shot key goes before a client that has been coming back.
@@ -531,7 +531,7 @@ def place(tags, first, ways, key, state, first_number, width, now):  # type: ign
 
 
 @njit(cache=True, nogil=True, inline="always")
-def _prefetch_profile(tags, first, ways, key, state, first_number, width, sketch):  # type: ignore[no-untyped-def]
+def _prefetch_profile(tags, first, ways, key, state, first_number, width, sketch):
     slot = find(tags, first, ways, key)
     if slot >= 0:
         p, q = first_number + slot * width, slot * at.SKETCH_WIDTH
@@ -543,14 +543,15 @@ def _prefetch_profile(tags, first, ways, key, state, first_number, width, sketch
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def run(entity, shard, shards, begin, end, times, kinds, events, hashes, values, serials, corrections, rows,
-        bases, masks, all_ways, widths, starts, all_columns, state, sketch, tags, out):  # type: ignore[no-untyped-def]  # fmt: skip
+        bases, masks, all_ways, widths, starts, all_columns, state, sketch, tags, out):  # fmt: skip
     """Move one shard of the profiles of one entity kind through transitions [begin, end); read a row at each arrival.
 
     times float64[m] (µs), kinds uint8[m], events int64[m] (row of the event arrays); hashes uint64[n, HASHES], values
-    float64[n, VALUES], serials int64[n], corrections float64[n, 6], rows int64[n] (row of `out`, -1: none wanted). bases,
-    masks, all_ways, widths, starts int64[6] and all_columns int64[6, measures] describe the tables. A key's set is `(key >> 8) & mask` of
-    its entity, and shard s of S owns the sets that leave s when divided by S. The numbers of slot b + i of entity e, b its first, lie in `state`
-    from starts[e] + i * widths[e] on, and those of slot i in `sketch` from i * SKETCH_WIDTH on.
+    float64[n, VALUES], serials int64[n], corrections float64[n, 6], rows int64[n] (row of `out`, -1: none wanted).
+    bases, masks, all_ways, widths, starts int64[6] and all_columns int64[6, measures] describe the tables. A key's set
+    is `(key >> 8) & mask` of its entity, and shard s of S owns the sets that leave s when divided by S. The numbers of
+    slot b + i of entity e, b its first, lie in `state` from starts[e] + i * widths[e] on, and those of slot i in
+    `sketch` from i * SKETCH_WIDTH on.
     """
     own = entity == 0
     base, mask, ways, columns = bases[entity], np.uint64(masks[entity]), all_ways[entity], all_columns[entity]
@@ -598,7 +599,7 @@ def run(entity, shard, shards, begin, end, times, kinds, events, hashes, values,
 
 
 @njit(cache=True, nogil=True)
-def begin_profile(state, p, width, sketch, q, now, serial):  # type: ignore[no-untyped-def]
+def begin_profile(state, p, width, sketch, q, now, serial):
     """Make the profile at `p` one that begins with the arrival `serial` at `now`."""
     for i in range(p, p + width):
         state[i] = 0.0
@@ -613,7 +614,7 @@ def begin_profile(state, p, width, sketch, q, now, serial):  # type: ignore[no-u
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def merge(state, sketch, other_state, other_sketch, own):  # type: ignore[no-untyped-def]
+def merge(state, sketch, other_state, other_sketch, own):
     """Add another profile of the same key to this one, both brought to the later of their newest transitions.
 
     Each is float64[width] and uint64[SKETCH_WIDTH] (`Engine.profile`). Sums, the requests in flight and the totals add;
@@ -637,7 +638,7 @@ def merge(state, sketch, other_state, other_sketch, own):  # type: ignore[no-unt
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def correct(times, start, corrections):  # type: ignore[no-untyped-def]
+def correct(times, start, corrections):
     """Fill float64[n, 6] with 1 / (1 - 2^(-age/h)) for the engine's age at each arrival, at least 1 s."""
     for i in range(len(times)):
         age = max((times[i] - start) * 1e-6, 1.0)
@@ -654,7 +655,7 @@ assert len(_REQUEST_VALUES) == len(REQUEST), "each property of a request has its
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def finish(events, values, rows, above, below, first_ratio, out):  # type: ignore[no-untyped-def]
+def finish(events, values, rows, above, below, first_ratio, out):
     """Fill the columns of the request itself and the ratios of columns of the same row, float32 by float32."""
     for event in events:
         row = rows[event]
@@ -670,7 +671,7 @@ def finish(events, values, rows, above, below, first_ratio, out):  # type: ignor
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def run_all(entities, shard, shards, times, kinds, events, hashes, values, serials, corrections, rows,
-            bases, masks, all_ways, widths, starts, all_columns, state, sketch, tags, out):  # type: ignore[no-untyped-def]  # fmt: skip
+            bases, masks, all_ways, widths, starts, all_columns, state, sketch, tags, out):  # fmt: skip
     """`run` for each of `entities` int64[], in blocks whose event rows stay in the cache from one entity to the next.
 
     Profiles are chosen and moved by the history of their own set alone, so any order that keeps that of each set gives
@@ -685,7 +686,8 @@ def run_all(entities, shard, shards, times, kinds, events, hashes, values, seria
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def run_one(time, kind, event, hashes, values, serials, corrections, rows,
-            bases, masks, all_ways, widths, starts, all_columns, state, sketch, tags, above, below, first_ratio, out):  # type: ignore[no-untyped-def]  # fmt: skip
+            bases, masks, all_ways, widths, starts, all_columns, state, sketch, tags,
+            above, below, first_ratio, out):  # fmt: skip
     """Move all profiles of one transition: what `run` and `finish` do for many, in one call."""
     times, kinds, events = np.full(1, time), np.full(1, kind), np.full(1, event)
     for entity in range(len(bases)):

@@ -6,6 +6,7 @@ Tables are so small that most examples evict. Every comparison is of bytes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -147,7 +148,7 @@ def test_any_cut_and_any_sharding_of_what_a_service_lived_through_is_the_same(en
     online, journal = play_online(engine_tables, script)
     batch = Engine(engine_tables, shards=shards, threads=min(shards, 2))
     edges = cuts_of(len(journal.transitions), cuts)
-    rows = [batch.run(chunk_of(journal, journal.transitions[a:b])) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    rows = [batch.run(chunk_of(journal, journal.transitions[a:b])) for a, b in pairwise(edges)]
     assert same(np.concatenate(rows), np.array(journal.rows, np.float32).reshape(-1, len(COLUMN)))
     assert_same_state(batch, online)
 
@@ -173,7 +174,7 @@ def test_a_log_scored_in_chunks_equals_the_log_replayed_request_by_request(engin
     prepared = sort_events(PREPARER.table(table_of(log)))
     orderer, parts = Orderer(), []
     edges = cuts_of(len(prepared), cuts)
-    for a, b in zip(edges[:-1], edges[1:], strict=True):
+    for a, b in pairwise(edges):
         parts.append(offline.run(orderer.push(prepared.take(slice(a, b)))))
     offline.run(orderer.push(Events.empty(), last=True))
     rows = np.empty((len(log), len(COLUMN)), np.float32)
@@ -216,7 +217,7 @@ def test_a_row_does_not_move_when_its_own_completion_changes(log, seed):
 def test_the_external_sort_gives_the_one_order(log, cuts, piece):
     table = table_of(log)
     edges = cuts_of(len(log), cuts)
-    chunks = [table.slice(a, b - a) for a, b in zip(edges[:-1], edges[1:], strict=True) if b > a]
+    chunks = [table.slice(a, b - a) for a, b in pairwise(edges) if b > a]
     sorted_parts = list(sorted_tables(chunks, rows=piece))
     rows = np.concatenate([row for _, row in sorted_parts])
     times = table.column("time").to_numpy()
