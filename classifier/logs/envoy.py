@@ -14,9 +14,8 @@ verified by itself.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -54,6 +53,8 @@ _MILLISECONDS = ("duration", "duration_ms")
 _ADDRESSES = ("downstream_remote_address", "x-envoy-external-address", "downstream_direct_remote_address")
 _FORWARDED = ("x-forwarded-for", "x_forwarded_for")
 _RECORD = msgspec.json.Decoder(dict[str, Any])
+_MAX_SHAPES = 256
+_TOO_LARGE = 2.0**63
 MAPPABLE = frozenset({*_TEXT, *_NUMBERS, "ip"})
 
 
@@ -62,86 +63,124 @@ def decoder(columns: Mapping[str, str] | None) -> Callable[[bytes], Event]:
 
     The decoder raises msgspec.ValidationError or ValueError where a line gives no event.
     """
-    extra = dict(columns or {})
-    texts = {field: _first(extra, field, keys) for field, keys in _TEXT.items()}
-    numbers = {field: _first(extra, field, keys) for field, keys in _NUMBERS.items()}
-    addresses = _first(extra, "ip", _ADDRESSES)
+    return _Decoder(dict(columns or {})).decode
 
-    def decode(line: bytes) -> Event:
-        record = _flat(_RECORD.decode(line))
-        fields: dict[str, Any] = {field: _text(record, keys) for field, keys in texts.items()}
-        fields.update({field: _integer(record, keys) for field, keys in numbers.items()})
+
+class _Decoder:
+    """Decodes lines, and remembers for each set of keys under which of them a field can be.
+
+    The lines of one log have the same keys nearly throughout, so names are compared once and not line by line.
+    """
+
+    def __init__(self, extra: Mapping[str, str]) -> None:
+        usual = {**_TEXT, **_NUMBERS, "ip": _ADDRESSES, "duration": _MILLISECONDS, "forwarded": _FORWARDED}
+        self._keys = {f: (extra[f].lower(), *keys) if f in extra else keys for f, keys in usual.items()}
+        self._shapes: dict[tuple[str, ...], _Shape] = {}
+
+    def decode(self, line: bytes) -> Event:
+        record = _RECORD.decode(line)
+        shape = self._shape(record)
+        if shape.nested:
+            record = _flat(record)
+            shape = self._shape(record)
+        found = {field: _value(record, keys) for field, keys in shape.places.items()}
+        fields: dict[str, Any] = {field: _text(shape, field, value) for field, value in found.items() if field in _TEXT}
+        fields.update(
+            {f: _integer(shape, f, value) for f, value in found.items() if value is not None and f in _NUMBERS}
+        )
         for name in ("time", "method", "path"):
-            if not fields[name]:
-                raise ValueError(f"{texts[name][0]} is missing")
-        if fields["verdict"] not in VERDICTS:
+            if not fields.get(name):
+                raise ValueError(f"{self._keys[name][0]} is missing")
+        if fields.get("verdict") not in VERDICTS:
             fields["verdict"] = None
-        milliseconds = _number(record, _MILLISECONDS)
-        fields["duration"] = None if milliseconds is None else milliseconds / 1000
-        return Event(ip=_address(record, addresses), **fields)
+        if found.get("duration") is not None:
+            fields["duration"] = _number(shape, "duration", found["duration"]) / 1000
+        return Event(ip=_address(shape, found), **fields)
 
-    return decode
+    def _shape(self, record: Mapping[str, Any]) -> _Shape:
+        keys = tuple(record)
+        shape = self._shapes.get(keys)
+        if shape is None:
+            if len(self._shapes) >= _MAX_SHAPES:
+                self._shapes.clear()
+            shape = self._shapes[keys] = _shape_of(keys, self._keys)
+        return shape
 
 
-def _first(extra: Mapping[str, str], field: str, keys: tuple[str, ...]) -> tuple[str, ...]:
-    return (extra[field].lower(), *keys) if field in extra else keys
+class _Shape(NamedTuple):
+    """One set of keys: whether some may hold metadata objects, and the keys of each field, the best first."""
+
+    nested: bool
+    places: dict[str, tuple[str, ...]]
+
+
+def _shape_of(keys: tuple[str, ...], wanted: Mapping[str, tuple[str, ...]]) -> _Shape:
+    plain = {_plain(key): key for key in keys}
+    places = {field: tuple(plain[name] for name in names if name in plain) for field, names in wanted.items()}
+    nested = any(name == _METADATA or name in _NESTS for name in plain)
+    return _Shape(nested, {field: names for field, names in places.items() if names})
+
+
+def _plain(key: str) -> str:
+    return key.lower().removeprefix(_METADATA + ":").removeprefix(_METADATA + ".")
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Bring keys to lower case and the AI gateway's metadata to the top, under its plain keys."""
+    """Bring the AI gateway's metadata to the top, under its plain keys, and drop all other objects."""
     flat: dict[str, Any] = {}
     for key, value in record.items():
-        name = key.lower()
-        if isinstance(value, dict):
-            if name == _METADATA:
-                flat.update({k.lower(): v for k, v in value.items()})
-            elif name in _NESTS:
-                flat.update(_flat(value))
-        else:
-            flat[name.removeprefix(_METADATA + ":").removeprefix(_METADATA + ".")] = value
+        name = _plain(key)
+        if not isinstance(value, dict):
+            flat[name] = value
+        elif name == _METADATA:
+            flat.update({_plain(inner): v for inner, v in value.items() if not isinstance(v, dict)})
+        elif name in _NESTS:
+            flat.update(_flat(value))
     return flat
 
 
-def _find(record: Mapping[str, Any], keys: tuple[str, ...]) -> tuple[str, Any]:
+def _value(record: Mapping[str, Any], keys: tuple[str, ...]) -> Any:
     for key in keys:
-        value = record.get(key)
-        if value is not None and value not in ("-", ""):
-            return key, value
-    return "", None
+        value = record[key]
+        if value is not None and value != "-" and value != "":
+            return value
+    return None
 
 
-def _text(record: Mapping[str, Any], keys: tuple[str, ...]) -> str | None:
-    key, value = _find(record, keys)
+def _text(shape: _Shape, field: str, value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise ValueError(f"Expected `str` - at `$.{key}`")
+        raise ValueError(f"Expected `str` - at `$.{_usual(shape, field)}`")
     return value
 
 
-def _number(record: Mapping[str, Any], keys: tuple[str, ...]) -> float | None:
-    key, value = _find(record, keys)
-    if value is None:
-        return None
+def _number(shape: _Shape, field: str, value: Any) -> float:
     if isinstance(value, str):
         try:
             value = float(value)
         except ValueError:
             value = None
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError(f"Expected a number - at `$.{key}`")
+    if type(value) not in (int, float) or not abs(value) < _TOO_LARGE:  # false for NaN too
+        raise ValueError(f"Expected a number - at `$.{_usual(shape, field)}`")
     return float(value)
 
 
-def _integer(record: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
-    value = _number(record, keys)
-    if value is not None and value != int(value):
-        raise ValueError(f"Expected `int` - at `$.{_find(record, keys)[0]}`")
-    return None if value is None else int(value)
+def _integer(shape: _Shape, field: str, value: Any) -> int:
+    if type(value) is int:
+        return value
+    number = _number(shape, field, value)
+    if number != int(number):
+        raise ValueError(f"Expected `int` - at `$.{_usual(shape, field)}`")
+    return int(number)
 
 
-def _address(record: Mapping[str, Any], keys: tuple[str, ...]) -> str:
-    address = _text(record, keys)
+def _usual(shape: _Shape, field: str) -> str:
+    return shape.places[field][0][:60]
+
+
+def _address(shape: _Shape, found: Mapping[str, Any]) -> str:
+    address = _text(shape, "ip", found.get("ip"))
     if address is None:
-        hops = _text(record, _FORWARDED)
+        hops = _text(shape, "forwarded", found.get("forwarded"))
         if hops is None:
             raise ValueError("downstream_remote_address is missing, and no other address is logged")
         address = hops.rpartition(",")[2].strip()

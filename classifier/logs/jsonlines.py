@@ -8,6 +8,7 @@ element and have no byte offset.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -155,8 +156,7 @@ def _sorted_out(events: list[Event]) -> tuple[list[Event], Any, dict[int, str]]:
 
 
 def _columns(events: list[Event], end_stamps: bool) -> pa.Table:
-    values = zip(*map(msgspec.structs.astuple, events), strict=True) if events else ([] for _ in FIELDS)
-    columns = dict(zip((f.name for f in FIELDS), values, strict=True))
+    columns = {field.name: list(map(attrgetter(field.name), events)) for field in FIELDS}
     times = _times(columns.pop("time"))
     arrays = {name: pa.array(column, EVENT_SCHEMA.field(name).type) for name, column in columns.items()}
     if end_stamps:

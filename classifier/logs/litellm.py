@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from classifier.events import Event, microseconds
+from classifier.events import MICROSECONDS, Event, microseconds
 
 _PATHS = {
     "completion": "/v1/chat/completions",
@@ -34,6 +34,7 @@ _PATHS = {
     "rerank": "/v1/rerank",
 }
 _USER_AGENT_TAG = "User-Agent: "
+_LATEST = 9_214_646_400
 _Time = float | int | str
 
 
@@ -85,15 +86,15 @@ def decode(line: bytes) -> Event:
     ip = record.requester_ip_address or meta.requester_ip_address
     if not ip:
         raise ValueError("requester_ip_address is missing; let LiteLLM log it (store the proxy's request metadata)")
-    start = _microseconds(record.start, "startTime")
+    start, end = _time(record.start, "startTime"), _time(record.end, "endTime") if record.end else None
     key = _hashed(meta.user_api_key_hash or record.api_key or meta.user_api_key)
     refused = status in (401, 403) and not (error and error.llm_provider)
     return Event(
-        time=_text(start),
+        time=start,
         ip=ip,
         method="POST",
         path=meta.user_api_key_request_route or _path(record.call_type),
-        duration=_duration(start, record.end),
+        duration=None if end is None else _seconds(end, start),
         status=status,
         account=None if refused else key or meta.user_api_key_user_id or record.user or None,
         credential=key if refused else None,
@@ -112,24 +113,22 @@ def _metadata(value: _Metadata | str | None) -> _Metadata:
     return value or _Metadata()
 
 
-def _microseconds(time: _Time, name: str) -> int:
-    """Turn a time into µs; text without an offset is UTC."""
+def _time(time: _Time, name: str) -> _Time:
+    """Return a time as events have it: text without an offset is UTC."""
     try:
-        if isinstance(time, str):
+        if not isinstance(time, str):
+            if 0 < time < _LATEST:
+                return time
+        else:
             stamp = datetime.fromisoformat(time)
-            time = (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).isoformat()
-        return microseconds(time)
-    except ValueError as error:
-        raise ValueError(f"{name} is no time: neither Unix seconds of 1970 to 2261 nor RFC 3339 text") from error
+            return (stamp if stamp.tzinfo else stamp.replace(tzinfo=UTC)).isoformat()
+    except ValueError:
+        pass
+    raise ValueError(f"{name} is no time: neither Unix seconds of 1970 to 2261 nor RFC 3339 text")
 
 
-def _text(time: int) -> str:
-    """Write µs as RFC 3339 text, which carries every microsecond (a float of seconds would not always)."""
-    return f"{datetime.fromtimestamp(time // 1_000_000, UTC):%Y-%m-%dT%H:%M:%S}.{time % 1_000_000:06d}+00:00"
-
-
-def _duration(start: int, end: _Time | None) -> float | None:
-    return None if end is None or end == "" else (_microseconds(end, "endTime") - start) / 1e6
+def _seconds(end: _Time, start: _Time) -> float:
+    return (microseconds(end) - microseconds(start)) / MICROSECONDS
 
 
 def _status(status: str | None, error: _Error | None) -> int | None:

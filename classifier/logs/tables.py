@@ -106,10 +106,7 @@ class CsvReader:
         text = line.decode().rstrip("\r\n")
         if "\0" in text:
             raise ValueError("line holds NUL bytes")
-        if '"' in text:
-            cells = next(csv.reader([text], delimiter=self._delimiter, strict=True))
-        else:
-            cells = text.split(self._delimiter)
+        cells = self._quoted(text) if '"' in text else text.split(self._delimiter)
         if len(cells) != self._width:
             raise ValueError("line has another number of cells than the header")
         fields: dict[str, Any] = {}
@@ -122,6 +119,9 @@ class CsvReader:
             elif field in REQUIRED:
                 raise ValueError(f"{field} is missing")
         return Event(**fields)
+
+    def _quoted(self, text: str) -> list[str]:
+        return next(csv.reader([text], delimiter=self._delimiter, strict=True))
 
 
 def _integer(text: str) -> int | None:
