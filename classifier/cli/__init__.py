@@ -7,23 +7,40 @@ from __future__ import annotations
 
 import sys
 
+INTERRUPTED = 130
+
 
 def main() -> None:
     """Run the command line. Errors are one line on standard error; exit 2 for bad usage or input, 1 for a failed run."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    """Run one command and return its exit code. Errors that are no mistake of ours become a line on standard error."""
+    from typer.exceptions import Abort, TyperException
+
     from classifier.cli.app import app
     from classifier.errors import BotsieveError
 
     try:
-        app()
+        code = app(arguments or ["--help"], prog_name="botsieve", standalone_mode=False)
+    except TyperException as error:  # bad usage; typer by itself would draw a box of several lines
+        where = getattr(getattr(error, "ctx", None), "command_path", "botsieve")
+        return _fail(f"{error.format_message().rstrip('.')}; see {where} --help", 2)
     except BotsieveError as error:
-        print(f"botsieve: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.exit(0)
-    except KeyboardInterrupt:
-        print("botsieve: interrupted", file=sys.stderr)
-        sys.exit(130)
+        return _fail(str(error), error.exit_code)
+    except (Abort, KeyboardInterrupt):
+        return _fail("interrupted", INTERRUPTED)
+    except MemoryError:
+        return _fail("there is not enough memory for this run; give fewer logs at a time, or a lower --capacity", 1)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
-        print(f"botsieve: {name}{error.strerror or error}; check the path and the space left", file=sys.stderr)
-        sys.exit(1)
+        return _fail(f"{name}{error.strerror or error}; check the path and the space left", 1)
+    if code == INTERRUPTED:
+        return _fail("interrupted", INTERRUPTED)
+    return int(code or 0) if arguments else 2
+
+
+def _fail(message: str, code: int) -> int:
+    print("botsieve: " + " ".join(message.split()), file=sys.stderr)
+    return code

@@ -18,17 +18,23 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-Logs = Annotated[list[Path], typer.Argument(metavar="LOG...", help="Log files: plain, .gz or .zst, of any known format.")]
+Logs = Annotated[
+    list[Path], typer.Argument(metavar="LOG...", help="Log files: plain, .gz or .zst, of any known format.")
+]
 BundleFolder = Annotated[Path, typer.Option("--bundle", metavar="DIR", help="Folder of the model.")]
 Format = Annotated[str, typer.Option("--format", help="auto, combined, jsonl, csv, parquet, litellm or envoy.")]
 Columns = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
-    typer.Option("--columns", metavar="FIELD=COLUMN", help="Event field and the column that holds it; may be repeated."),
+    typer.Option(
+        "--columns", metavar="FIELD=COLUMN", help="Event field and the column that holds it; may be repeated."
+    ),
 ]
 Stamp = Annotated[str, typer.Option("--stamp", help="What time stamps mark: auto, start or end of a request.")]
 Rejects = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--rejects", metavar="FILE", help="Where to note lines that cannot be read [default: beside the output]."),
+    typer.Option(
+        "--rejects", metavar="FILE", help="Where to note lines that cannot be read [default: beside the output]."
+    ),
 ]
 KeepRejected = Annotated[bool, typer.Option("--keep-rejected", help="Note the content of rejected lines, too.")]
 MaxRejected = Annotated[
@@ -61,7 +67,9 @@ def simulate(
     out: Annotated[Path, typer.Option("--out", metavar="LOG.jsonl", help="Where the log goes; .parquet works, too.")],
     duration: Annotated[float, typer.Option("--duration", metavar="S", help="Length of the log, s.")] = 6 * 3600.0,
     clients: Annotated[int, typer.Option("--clients", metavar="N", min=1, help="Legitimate clients.")] = 400,
-    attacks: Annotated[str, typer.Option("--attacks", metavar="NAMES", help="Families with commas, all or none.")] = "all",
+    attacks: Annotated[
+        str, typer.Option("--attacks", metavar="NAMES", help="Families with commas, all or none.")
+    ] = "all",
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -80,7 +88,9 @@ def train(
     bundle: BundleFolder,
     inject: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--inject", metavar="NAMES", help="Weave attack families into the log (names with commas, or all)."),
+        typer.Option(
+            "--inject", metavar="NAMES", help="Weave attack families into the log (names with commas, or all)."
+        ),
     ] = None,
     without: Annotated[
         Optional[list[str]],  # noqa: UP045
@@ -95,7 +105,9 @@ def train(
         Optional[float],  # noqa: UP045
         typer.Option("--block-budget", metavar="SHARE", help="Legitimate requests blocked [0.0001]."),
     ] = None,
-    capacity: Annotated[int, typer.Option("--capacity", min=16, help="Clients that the tables are made for.")] = 524_288,
+    capacity: Annotated[
+        int, typer.Option("--capacity", min=16, help="Clients that the tables are made for.")
+    ] = 524_288,
     registry: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--registry", metavar="DIR", help="Log the bundle to MLflow there (mlruns) and make it champion."),
@@ -121,7 +133,16 @@ def train(
     run(
         log,
         TrainOptions(
-            bundle, inject, tuple(without or ()), prior, challenge_budget, block_budget, capacity, registry, seed, threads
+            bundle,
+            inject,
+            tuple(without or ()),
+            prior,
+            challenge_budget,
+            block_budget,
+            capacity,
+            registry,
+            seed,
+            threads,
         ),
     )
 
@@ -215,7 +236,9 @@ def features(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for logs, bundle and report.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for logs, bundle and report.")] = Path(
+        "demo"
+    ),
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:

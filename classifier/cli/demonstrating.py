@@ -30,7 +30,9 @@ def run(out: Path, seed: int, quiet: bool) -> None:
     frame = labelled_frame(model.scored(_log(judge, quiet).tables(out / "holdout", "scoring"), threads=threads_of(0)))
     report = out / "report.html"
     measure(model.bundle.manifest, frame, str(bundle), out / "evaluation.json", report, seed, quiet)
-    OUTPUT.print(f"\nThe page with plots: {report}\nNow your own log: botsieve train access.log --bundle model --inject all")
+    OUTPUT.print(
+        f"\nThe page with plots: {report}\nNow your own log: botsieve train access.log --bundle model --inject all"
+    )
 
 
 def _log(path: Path, quiet: bool) -> LogOptions:

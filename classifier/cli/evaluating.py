@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from classifier.cli.files import check_place, check_spared, complete_or_nothing
 from classifier.cli.logs import LogOptions
 from classifier.cli.simulating import names_of
 from classifier.cli.terminal import OUTPUT, bar, say, threads_of
@@ -21,12 +22,19 @@ from classifier.model.summary import print_summary
 
 
 def run(
-    log: LogOptions, bundle: Path, json_file: Path | None, report: Path | None, inject: str | None, seed: int, threads: int
+    log: LogOptions,
+    bundle: Path,
+    json_file: Path | None,
+    report: Path | None,
+    inject: str | None,
+    seed: int,
+    threads: int,
 ) -> None:
     """Score labelled logs, measure, and print, write or draw the result."""
     for path in (json_file, report):
-        if path is not None and not path.parent.is_dir():
-            raise InputError(f"the folder {path.parent} does not exist; make it first")
+        if path is not None:
+            check_place(path)
+    check_spared((json_file, report), log.logs)
     count = threads_of(threads)
     model = Model.load(str(bundle), threads=count)
     beside = json_file or report or Path("evaluation")
@@ -50,10 +58,12 @@ def measure(
 
         metrics = evaluate(frame, prior=manifest.calibration["prior"], seed=seed, on_resample=resampled)
     if json_file is not None:
-        json_file.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+        with complete_or_nothing(json_file) as partial:
+            partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
         say(f"figures: {json_file}", quiet)
     if report is not None:
-        write_report(report, metrics, frame, report_meta(manifest, bundle))
+        with complete_or_nothing(report) as partial:
+            write_report(partial, metrics, frame, report_meta(manifest, bundle))
         say(f"report: {report}", quiet)
     thresholds: Any = manifest.thresholds
     print_summary(metrics, OUTPUT, thresholds, manifest.budgets["challenge"])

@@ -28,9 +28,9 @@ def run(log: LogOptions, out: Path, threads: int) -> None:
     def tables() -> Iterator[pa.Table]:
         for chunk in feature_chunks(log.tables(out, "computing features"), threads=threads_of(threads)):
             yield _table(chunk)
+        log.conclude()  # before the file takes its name: too many rejects leave none behind
 
     rows = write_tables(out, SCHEMA, tables())
-    log.conclude()
     say(f"{out}: {rows:,} rows of {len(NAMES)} features", log.quiet)
 
 

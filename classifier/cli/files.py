@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,18 +17,43 @@ TABLE_ENDINGS = (".parquet", ".csv", ".jsonl")
 
 
 def check_ending(path: Path, endings: tuple[str, ...] = TABLE_ENDINGS) -> None:
-    """Raise InputError when `path` has another ending, or lies in no folder."""
+    """Raise InputError when `path` has another ending, lies in no folder, or is one."""
     if path.suffix not in endings:
         raise InputError(f"{path}: the name must end in {' or '.join(endings)}")
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """Raise InputError when `path` lies in no folder, or is one."""
     if not path.parent.is_dir():
         raise InputError(f"the folder {path.parent} does not exist; make it first")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it")
+
+
+def check_spared(outputs: Iterable[Path | None], logs: Iterable[Path]) -> None:
+    """Raise InputError when a file to write is one of the logs to read: writing it would destroy the log."""
+    for output in outputs:
+        for log in logs:
+            if output is not None and output.exists() and log.exists() and output.samefile(log):
+                raise InputError(f"{output} is one of the logs and would be overwritten; name another file to write")
+
+
+@contextmanager
+def complete_or_nothing(path: Path) -> Iterator[Path]:
+    """Give a path to write to; it takes the name `path` at the end, or is removed when the writing fails."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
     """Write tables of one schema one after another; return the number of rows. The file appears only when complete."""
-    partial = path.with_name(path.name + ".partial")
     rows = 0
-    try:
+    with complete_or_nothing(path) as partial:
         if path.suffix == ".parquet":
             with pq.ParquetWriter(partial, schema, compression="zstd") as parquet:
                 for table in tables:
@@ -43,7 +69,4 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> i
                 for table in tables:
                     lines.writelines(json.dumps(record) + "\n" for record in table.to_pylist())
                     rows += table.num_rows
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return rows

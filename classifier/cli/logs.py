@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from classifier.cli.files import check_spared
 from classifier.cli.terminal import bar, say
 from classifier.errors import BotsieveError, InputError
 from classifier.logs import Reading, read_events
@@ -42,27 +43,34 @@ class LogOptions:
         rejects = self.rejects or Path(f"{beside}.rejects.jsonl")
         if not rejects.parent.is_dir():
             raise InputError(f"the folder {rejects.parent} does not exist; make it first")
-        self.reading = Reading()
-        with bar(what, self.quiet) as progress:
-            yield from read_events(
-                self.logs,
-                format=self.format,
-                columns=self.mapping(),
-                stamp=self.stamp,
-                rejects=rejects,
-                keep_rejected=self.keep_rejected,
-                reading=self.reading,
-                progress=progress,
-            )
-        if not self.reading.rejected and not self.rejects:
-            rejects.unlink(missing_ok=True)
-        self._rejects = rejects
+        if rejects == beside:
+            raise InputError(f"--rejects {rejects} is the output itself; name another file")
+        check_spared([beside, rejects], self.logs)
+        self.reading, self._rejects = Reading(), rejects
+        try:
+            with bar(what, self.quiet) as progress:
+                yield from read_events(
+                    self.logs,
+                    format=self.format,
+                    columns=self.mapping(),
+                    stamp=self.stamp,
+                    rejects=rejects,
+                    keep_rejected=self.keep_rejected,
+                    reading=self.reading,
+                    progress=progress,
+                )
+        finally:
+            if not self.reading.rejected and not self.rejects:
+                rejects.unlink(missing_ok=True)
 
     def conclude(self) -> None:
         """Print the totals; fail if more lines were rejected than `--max-rejected` allows."""
         reading = self.reading
         for file in reading.files:
-            say(f"{file.path}: {file.lines:,} lines, {file.format}, stamps mark the {file.stamp} of requests", self.quiet)
+            say(
+                f"{file.path}: {file.lines:,} lines, {file.format}, stamps mark the {file.stamp} of requests",
+                self.quiet,
+            )
         if reading.files:
             say(f"read {reading.read:,} = accepted {reading.accepted:,} + rejected {reading.rejected:,}", self.quiet)
         if reading.rejected:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 
@@ -13,6 +14,7 @@ from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import say, threads_of
 from classifier.errors import InputError
 from classifier.model.apply import SCORES, Model, PerClient, in_input_order
+from classifier.model.scorer import Device
 
 
 def run(log: LogOptions, bundle: Path, out: Path, per: str, device: str, threads: int) -> None:
@@ -21,7 +23,7 @@ def run(log: LogOptions, bundle: Path, out: Path, per: str, device: str, threads
         raise InputError(f"--per takes request or client, not {per}")
     check_ending(out)
     count = threads_of(threads)
-    model = Model.load(str(bundle), device=device, threads=count)
+    model = Model.load(str(bundle), device=cast(Device, device), threads=count)  # checked there
     for note in model.thresholds.notes:
         say(note, log.quiet)
     decisions: Counter[str] = Counter()
@@ -31,6 +33,7 @@ def run(log: LogOptions, bundle: Path, out: Path, per: str, device: str, threads
             for entry in scored.results.column("decision").value_counts():
                 decisions[entry["values"].as_py()] += entry["counts"].as_py()
             yield scored.results
+        log.conclude()  # before the file takes its name: too many rejects leave none behind
 
     if per == "request":
         write_tables(out, SCORES, in_input_order(results()))
@@ -40,6 +43,5 @@ def run(log: LogOptions, bundle: Path, out: Path, per: str, device: str, threads
             clients.add(table)
         table = pa.Table.from_pandas(clients.table(), preserve_index=False)
         write_tables(out, table.schema, [table])
-    log.conclude()
     counts = ", ".join(f"{name} {decisions[name]:,}" for name in ("allow", "challenge", "block"))
     say(f"{out}: {counts} (requests)", log.quiet)

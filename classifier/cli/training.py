@@ -57,12 +57,15 @@ class TrainOptions:
         """Return the budgets and the names of those that the user asked for."""
         asked = {"challenge": self.challenge_budget, "block": self.block_budget}
         given = {name: share for name, share in asked.items() if share is not None}
-        return Budgets(**given), tuple(given)
+        if self.challenge_budget is not None and self.block_budget is None:
+            # the default must not contradict what was asked for
+            given["block"] = min(Budgets().block, self.challenge_budget)
+        return Budgets(**given), tuple(name for name, share in asked.items() if share is not None)
 
 
 def run(log: LogOptions, options: TrainOptions) -> Bundle:
     """Train on a log and write the bundle."""
-    _check(options)
+    _check(log, options)
     threads = threads_of(options.threads)
     source = _source(log, options)
     sizes = Tables.for_clients(options.capacity)
@@ -77,7 +80,7 @@ def run(log: LogOptions, options: TrainOptions) -> Bundle:
         log.quiet,
     )
     budgets, strict = options.budgets()
-    settings = Settings(seed=options.seed, threads=threads)
+    settings = Settings(seed=options.seed, threads=threads).for_rows(len(data))
     with bar("training", log.quiet) as progress:
         done = [0]
 
@@ -98,12 +101,16 @@ def run(log: LogOptions, options: TrainOptions) -> Bundle:
     return bundle
 
 
-def _check(options: TrainOptions) -> None:
+def _check(log: LogOptions, options: TrainOptions) -> None:
+    options.budgets()
     if not 0 < options.prior < 1:
         raise InputError(f"--prior is a share between 0 and 1, not {options.prior:g}")
     for group in options.without:
         if group not in GROUPS:
             raise InputError(f"there is no feature group {group}; the groups are {', '.join(GROUPS)}")
+    streams = [path for path in log.logs if path.exists() and not (path.is_file() or path.is_dir())]
+    if options.inject is None and streams:
+        raise InputError(f"{streams[0]} can be read only once and training reads a log several times; give a file")
 
 
 def _source(log: LogOptions, options: TrainOptions) -> Source:

@@ -19,7 +19,7 @@ from classifier.features.stream import clients_of, feature_chunks
 from classifier.model.attribution import Explainer
 from classifier.model.bundle import Bundle, load_bundle
 from classifier.model.forest import Forest
-from classifier.model.scorer import Scorer
+from classifier.model.scorer import Device, Scorer
 from classifier.policy import decide_batch
 
 EXPLAINED_SHARE = 0.01
@@ -37,7 +37,7 @@ SCORES = pa.schema([
 class Model:
     """A loaded bundle, ready to score feature rows."""
 
-    def __init__(self, bundle: Bundle, *, device: str = "auto", threads: int = 1) -> None:
+    def __init__(self, bundle: Bundle, *, device: Device = "auto", threads: int = 1) -> None:
         """Prepare the scorer and the explainer. Raises BundleError if the bundle's features are not of this version."""
         self.bundle, manifest = bundle, bundle.manifest
         unknown = [name for name in manifest.features if name not in COLUMN]
@@ -52,7 +52,7 @@ class Model:
         self._explainer: Explainer | None = None
 
     @classmethod
-    def load(cls, path: str, *, device: str = "auto", threads: int = 1) -> Model:
+    def load(cls, path: str, *, device: Device = "auto", threads: int = 1) -> Model:
         """Load a bundle from its folder and check that it was made for this version's features."""
         return cls(load_bundle(path, expect_spec_hash=spec_hash()), device=device, threads=threads)
 
@@ -112,7 +112,7 @@ def in_input_order(results: Iterable[pa.Table]) -> Iterator[pa.Table]:
 
 def labelled_frame(scored: Iterable[Scored]) -> pd.DataFrame:
     """Return what an evaluation needs of scored requests, with their labels."""
-    parts = []
+    parts: list[pd.DataFrame] = []
     for part in scored:
         labels = part.events.select(["time", "malicious", "family", "input_tokens", "output_tokens"])
         results = part.results.select(["row", "client", "raw", "probability", "decision", "reasons"]).to_pandas()
@@ -132,7 +132,9 @@ class PerClient:
         order = {"allow": 0, "challenge": 1, "block": 2}
         frame["step"] = frame["decision"].map(order).astype(np.int64)
         frame["acted"] = frame["row"].where(frame["step"] > 0)
-        self._parts.append(_by_client(frame.assign(requests=1, max_probability=frame["probability"], max_raw=frame["raw"])))
+        self._parts.append(
+            _by_client(frame.assign(requests=1, max_probability=frame["probability"], max_raw=frame["raw"]))
+        )
         if len(self._parts) == 32:
             self._parts = [_by_client(pd.concat(self._parts, ignore_index=True))]
 
@@ -152,8 +154,9 @@ CLIENT_COLUMNS = ["client", "requests", "probability", "max_probability", "first
 
 def _by_client(frame: pd.DataFrame) -> pd.DataFrame:
     """Merge rows of one client, earlier ones first: counts add, the newest probability stays, the worst request speaks."""
-    worst = frame.loc[frame.groupby("client", sort=False)["max_raw"].idxmax(), ["client", "reasons"]].set_index("client")
-    merged = frame.groupby("client", sort=False).agg(
+    highest = frame.groupby("client", sort=False)["max_raw"].idxmax()
+    worst = frame.loc[highest, ["client", "reasons"]].set_index("client")
+    merged: pd.DataFrame = frame.groupby("client", sort=False).agg(
         requests=("requests", "sum"),
         probability=("probability", "last"),
         max_probability=("max_probability", "max"),

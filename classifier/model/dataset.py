@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -89,7 +90,7 @@ def build(
     """Run the engine over a log and keep its labelled rows, thinned per client. Unlabelled events move profiles only.
 
     `without_fields` are hidden from the engine; `clients` chooses whose rows are kept. The log's first stretch (see
-    `WARM_UP_S`) is left out. Raises InputError if nothing is left.
+    `WARM_UP_S`) is left out. Raises InputError if no event has a label.
     """
     rng = np.random.default_rng(seed)
     tables = source() if not without_fields else (_hide(table, without_fields) for table in source())
@@ -112,14 +113,20 @@ def build(
                 malicious=kept.column("malicious").to_numpy().astype(bool),
                 weight=seen[at],
                 client=clients_of(kept).to_numpy().astype(object),
-                family=kept.column("family").to_pandas().astype(object).where(lambda s: s.notna(), None).to_numpy(object),
+                family=kept.column("family")
+                .to_pandas()
+                .astype(object)
+                .where(lambda s: s.notna(), None)
+                .to_numpy(object),
                 input_tokens=kept.column("input_tokens").to_numpy().astype(np.float64),
                 output_tokens=kept.column("output_tokens").to_numpy().astype(np.float64),
             )
         )
-    if not any(len(part) for part in parts):
-        raise InputError("no event of the log has a label: give labelled events, or weave attacks in with --inject all")
     data = Dataset.join(parts)
+    if not len(data):
+        if clients is not None:
+            return data  # of a small log, the choice may be none
+        raise InputError("no event of the log has a label: give labelled events, or weave attacks in with --inject all")
     begin, end = int(data.time.min()), int(data.time.max())
     warm = begin + min(WARM_UP_SHARE * (end - begin), WARM_UP_S * MICROSECONDS)
     return data.take(data.time >= warm)
@@ -152,12 +159,21 @@ def route_views(
             continue
         views.append(
             build(
-                source, sizes=sizes, threads=threads, secret=secret, seed=seed + 1 + number, without_fields=names,
+                source,
+                sizes=sizes,
+                threads=threads,
+                secret=secret,
+                seed=seed + 1 + number,
+                without_fields=names,
                 per_client=GROWN_PER_CLIENT,
-                clients=lambda key, n=number: (key >> np.uint64(48)) % np.uint64(_ROUTE_CLIENTS) == n,
-            )  # fmt: skip
+                clients=partial(_drawn, number),
+            )
         )
     return views
+
+
+def _drawn(number: int, key: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    return np.asarray((key >> np.uint64(48)) % np.uint64(_ROUTE_CLIENTS) == number)
 
 
 def thinned(data: Dataset, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:

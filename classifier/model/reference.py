@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +18,12 @@ BINS = 10
 def reference_histograms(data: Dataset, trained: Trained) -> bytes:
     """Return `reference.json`: for each feature and the raw score, bin edges (deciles), shares, and the share of NaN."""
     raw = trained.boosters.raw(np.ascontiguousarray(data.rows[:, trained.columns]))
-    columns = {NAMES[column]: data.rows[:, column] for column in trained.columns}
-    content = {name: _histogram(values, data.weight) for name, values in {**columns, "raw": raw}.items()}
+    content = {NAMES[column]: _histogram(data.rows[:, column], data.weight) for column in trained.columns}
+    content["raw"] = _histogram(raw, data.weight)
     return json.dumps({"bins": BINS, "features": content}, separators=(",", ":")).encode()
 
 
-def _histogram(values: npt.NDArray[np.floating], weight: npt.NDArray[np.float64]) -> dict[str, object]:
+def _histogram(values: npt.NDArray[Any], weight: npt.NDArray[np.float64]) -> dict[str, object]:
     known = ~np.isnan(values)
     if not known.any():
         return {"edges": [], "shares": [], "missing": 1.0}
