@@ -132,6 +132,18 @@ class Engine:
         self._pending_limit = pending_limit
         self._record = record
 
+    def profile(self, entity: str, key: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint64]] | None:
+        """Return copies of a profile's numbers and sketches (see `layout`), by the keyed hash; None if it is unknown."""
+        kind = ENTITIES.index(entity)
+        ways, width = int(self._ways[kind]), int(self._widths[kind])
+        place = ((key >> 8) & int(self._masks[kind])) * ways
+        slot = profile.find(self.tags, int(self._bases[kind]) + place, ways, np.uint64(key))
+        if slot < 0:
+            return None
+        first = int(self._starts[kind]) + (slot - int(self._bases[kind])) * width
+        sketch = slot * at.SKETCH_WIDTH
+        return self.state[first : first + width].copy(), self.sketch[sketch : sketch + at.SKETCH_WIDTH].copy()
+
     # --- many transitions ----------------------------------------------------------------------------------------------
 
     def run(self, transitions: Transitions) -> Rows:
