@@ -33,7 +33,8 @@ _LOGIN = re.compile(r"log-?in|sign-?in|/auth|/session|xmlrpc|/token|/oauth", re.
 _SIGNUP = re.compile(r"regist|sign-?up|create-?account|/join\b|/users?$", re.I)
 _INFERENCE = re.compile(r"/(chat/completions|completions|embeddings|responses|messages|generate)\b")
 _BROWSER = re.compile(r"^Mozilla/[45]\.0 \((?!compatible[;,])")
-_DECLARED = re.compile(r"bot\b|crawl|spider|slurp|\+?https?://|feed", re.I)
+_DECLARED = re.compile(r"bot\b|crawl|spider|slurp|https?://|feed|[\w.]@[\w-]+\.\w", re.I)
+"""A user agent that says what it is, or where its owner can be reached."""
 _LOGIN_PROBES: Final = ("/wp-login.php", "/xmlrpc.php", "/administrator/index.php", "/admin/login", "/user/login")
 _SIGNUP_PROBES: Final = ("/wp-login.php?action=register", "/register", "/user/register", "/signup", "/index.php?do=reg")
 _PROBES: Final = tuple(
@@ -305,6 +306,7 @@ _BORROWED = ("path", "method", "status", "duration", "request_bytes", "response_
              "input_tokens", "output_tokens")  # fmt: skip
 
 
+_MINUTE: Final = 60 * MICROSECONDS
 SHUFFLED = 0.3
 """Share of lines stamped before the line above them from which a log that lost its minutes lost its seconds, too."""
 
@@ -317,7 +319,7 @@ class Stamps:
 
     def __init__(self, time: I64):
         self._step = next((step for step in (MICROSECONDS, 1000, 1) if not np.any(time % step)), 1)
-        minutes = np.unique(time // (60 * MICROSECONDS) % 60)
+        minutes = np.unique(time // _MINUTE % 60)
         odd = len(time) >= 200 and len(minutes) <= 30 and int(np.ptp(time)) > 3 * 3600 * MICROSECONDS
         # Some published logs lost their minutes (every line at the fifth): attackers between them would stand out.
         self._minutes = minutes if odd else None
@@ -329,13 +331,12 @@ class Stamps:
     def fit(self, time: I64, rng: np.random.Generator) -> I64:
         """Return times as this log would have stamped them."""
         if self._shuffled:
-            minute = 60 * MICROSECONDS
-            time = time // minute * minute + rng.integers(0, minute, len(time))
+            time = time - time % _MINUTE + rng.integers(0, _MINUTE, len(time))
         fitted = time // self._step * self._step
         if self._minutes is not None:
-            minute = fitted // (60 * MICROSECONDS) % 60
+            minute = fitted // _MINUTE % 60
             nearest = np.abs(self._minutes[None, :] - minute[:, None]).argmin(axis=1)
-            fitted = fitted + (self._minutes[nearest] - minute) * 60 * MICROSECONDS
+            fitted = fitted + (self._minutes[nearest] - minute) * _MINUTE
         return np.clip(fitted, self._low, self._high)
 
 
