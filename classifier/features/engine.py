@@ -198,7 +198,8 @@ class Engine:
     def arrive(self, event: Events) -> tuple[int, npt.NDArray[np.float32]]:
         """Record one arrival (`Preparer.arrival`); return its serial number and its row, float32[features]."""
         now = float(event.time[0])
-        self._expire(now)
+        self.clock = max(self.clock, now)
+        self._expire(self.clock)
         serial = self.arrivals
         self.arrivals += 1
         if self.start is None:
@@ -216,15 +217,13 @@ class Engine:
     def complete(self, serial: int, time: float, values: npt.NDArray[np.float64]) -> bool:
         """Record the completion of arrival `serial` at `time` (µs) with its values; False if it is not in flight.
 
-        A completion at the very moment of its expiry still counts.
-        `values` float64[VALUES] are those of the arrival with `Preparer.completion` added.
+        A completion at the very moment of its expiry still counts. `values` float64[VALUES] are those of the arrival with `Preparer.completion` added.
         """
-        event = self._pending.get(serial)
-        in_time = event is not None and time <= event.time[0] + EXPIRY_US
-        if in_time:
-            del self._pending[serial]
-        self._expire(time)
-        if event is None or not in_time:
+        # What falls due at this very moment may still complete: completions of one moment have no order among them.
+        self.clock = max(self.clock, float(time))
+        self._expire(np.nextafter(self.clock, -np.inf))
+        event = self._pending.pop(serial, None)
+        if event is None:
             return False
         event.values[0] = values
         self._one(float(time), at.COMPLETION, event, serial, np.ones((1, 6)), np.full(1, -1), _NOWHERE)
@@ -240,10 +239,9 @@ class Engine:
         """Requests that have arrived online and neither completed nor expired."""
         return len(self._pending)
 
-    def _expire(self, time: float) -> None:
-        """Let what is due at the running clock expire. A late `time` does not move the clock."""
-        self.clock = max(self.clock, time)
-        while self._due and self._due[0][0] <= self.clock:
+    def _expire(self, until: float) -> None:
+        """Let what is due at `until` or before expire, each at its own moment."""
+        while self._due and self._due[0][0] <= until:
             due, serial = heapq.heappop(self._due)
             self._end_early(due, serial)
 
