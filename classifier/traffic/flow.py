@@ -64,7 +64,7 @@ class Flow:
     Without token counts or prompts the scene chooses them, by `appetite`. `limit` is how many requests a minute the
     service allows this client before it answers 429, and `retries` how often the client tries again after 429 and 5xx.
     On a site of pages, `systematic` asks for them in order, one after the other, and flows of one `focus` (seed,
-    number) ask for the same few, where others ask by popularity. With `archives`, probes are for copies of the site.
+    number) ask for the same few, where others ask by popularity.
     """
 
     family: str
@@ -88,7 +88,6 @@ class Flow:
     referers: Referers = "none"
     systematic: bool = False
     focus: tuple[int, int] | None = None
-    archives: bool = False
 
     def __len__(self) -> int:
         return len(self.times)

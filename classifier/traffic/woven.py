@@ -45,12 +45,6 @@ _PROBES: Final = tuple(
     "/index.php?option=com_users&task=registration /xmlrpc.php /fckeditor/editor/filemanager/upload/test.html "
     "/actuator/health /api/jsonws/invoke /login.action /user/register /uploads/shell.php /up.php /1.php".split()
 )
-_ARCHIVES: Final = tuple(
-    f"/{name}.{ending}"
-    for name in "backup site www web db old html public_html data dump bak/backup backup/site old/www".split()
-    for ending in "zip tar.gz rar sql tar".split()
-)
-"""Copies of a whole site that were left lying about: what scanners ask for by the hundred."""
 
 
 class WovenScene:
@@ -235,14 +229,12 @@ class WovenScene:
             if not len(rows) or (act != Act.PROBE and len(self._rows[act])):
                 continue
             few = invented if act == Act.PROBE else (invented[int(rng.integers(len(invented)))],)
-            if act == Act.PROBE and flow.archives:
-                few = _ARCHIVES
             own = rng.random(len(rows)) < (0.25 if act == Act.PROBE and len(self._rows[Act.PROBE]) else 0.0)
             rows = rows[~own]
             path[rows] = np.array(few, object)[rng.integers(0, len(few), len(rows))]
             method[rows] = "POST" if act != Act.PROBE and rng.random() < 0.5 else "GET"
             strange[rows] = True
-        if "HEAD" in self._methods and rng.random() < (0.5 if flow.archives else 0.15):
+        if "HEAD" in self._methods and rng.random() < 0.15:
             method[flow.acts == Act.PROBE] = "HEAD"
         elif "POST" in self._methods and rng.random() < 0.15:
             method[(flow.acts == Act.PROBE) & (rng.random(n) < 0.5)] = "POST"
