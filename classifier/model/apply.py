@@ -47,7 +47,9 @@ class Model:
         self.thresholds = manifest.policy_thresholds()
         self.sizes = Tables.from_slots(manifest.tables)
         self._scorer = Scorer(bundle, device=device, threads=threads)
-        self._explain_from = np.float32(manifest.policy_curve().threshold(EXPLAINED_SHARE))
+        # Whatever is acted on has reasons, even where the budget is wider than that share.
+        unusual = manifest.policy_curve().threshold(EXPLAINED_SHARE)
+        self._explain_from = np.float32(min(unusual, self.thresholds.challenge, self.thresholds.block))
         self._bundle = bundle
         self._explainer: Explainer | None = None
 

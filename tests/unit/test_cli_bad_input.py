@@ -121,7 +121,9 @@ def test_a_line_of_10_mb_is_one_reject(name: str, tmp_path: Path, made: Made) ->
     assert notes.stat().st_size < 2_000
 
 
-@pytest.mark.parametrize("log", ["one_client.jsonl", "legitimate_only.jsonl", "malicious_only.jsonl", "unlabelled.jsonl"])
+@pytest.mark.parametrize(
+    "log", ["one_client.jsonl", "legitimate_only.jsonl", "malicious_only.jsonl", "unlabelled.jsonl"]
+)
 def test_little_logs_can_be_scored(log: str, tmp_path: Path, made: Made) -> None:
     assert done("features", BAD / log, "--out", tmp_path / "out.parquet", "--quiet") == (0, "", "")
     for per, rows in (("request", 40), ("client", 1 if log == "one_client.jsonl" else 5)):
@@ -147,7 +149,10 @@ def test_training_on_too_little_says_what_is_missing(log: str, says: str, tmp_pa
 
 @pytest.mark.parametrize(
     ("log", "note"),
-    [("legitimate_only.jsonl", "no attacks in the data"), ("malicious_only.jsonl", "no legitimate traffic in the data")],
+    [
+        ("legitimate_only.jsonl", "no attacks in the data"),
+        ("malicious_only.jsonl", "no legitimate traffic in the data"),
+    ],
 )
 def test_evaluating_one_class_says_which_figures_there_are_not(log: str, note: str, tmp_path: Path, made: Made) -> None:
     line, out = command("evaluate", BAD / log, tmp_path, made)
@@ -189,7 +194,12 @@ def test_a_bundle_with_one_byte_changed_is_refused(name: str, file: str, tmp_pat
 
 
 def test_every_file_of_a_bundle_was_damaged_above(made: Made) -> None:
-    assert {path.name for path in made.bundle.iterdir()} == {"manifest.json", "model.onnx", "reference.json", "report.html"}
+    assert {path.name for path in made.bundle.iterdir()} == {
+        "manifest.json",
+        "model.onnx",
+        "reference.json",
+        "report.html",
+    }
 
 
 def test_what_is_no_bundle(tmp_path: Path, made: Made) -> None:
@@ -209,7 +219,10 @@ def test_what_is_no_bundle(tmp_path: Path, made: Made) -> None:
         (["score"], "Missing argument 'LOG...'; see botsieve score --help"),
         (["score", "LOG", "--bundle", "BUNDLE"], "Missing option '--out'; see botsieve score --help"),
         (["score", "LOG", "--bundle", "BUNDLE", "--out", "o.xlsx"], "must end in .parquet or .csv or .jsonl"),
-        (["score", "LOG", "--bundle", "BUNDLE", "--out", "none/o.csv"], "the folder none does not exist; make it first"),
+        (
+            ["score", "LOG", "--bundle", "BUNDLE", "--out", "none/o.csv"],
+            "the folder none does not exist; make it first",
+        ),
         (["score", "LOG", "--bundle", "BUNDLE", "--out", "o.csv", "--per", "day"], "--per takes request or client"),
         (["score", "LOG", "--bundle", "BUNDLE", "--out", "o.csv", "--device", "tpu"], "use auto, cpu or cuda"),
         (["score", "LOG", "--bundle", "BUNDLE", "--out", "o.csv", "--format", "xml"], "there is no format xml"),
@@ -283,7 +296,10 @@ def test_not_enough_memory_and_a_full_disk_are_failed_runs(
 ) -> None:
     from classifier.cli import featuring
 
-    for error, says in ((MemoryError(), "not enough memory"), (OSError(28, "No space left on device"), "No space left")):
+    for error, says in (
+        (MemoryError(), "not enough memory"),
+        (OSError(28, "No space left on device"), "No space left"),
+    ):
 
         def fail(*_: Any, error: BaseException = error, **__: Any) -> None:
             raise error
