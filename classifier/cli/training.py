@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -35,6 +35,8 @@ from classifier.model.train import Settings, Trained, train
 from classifier.policy import Budgets, decide_batch
 
 PROOF_ROWS = 2_000
+WEAVINGS, WOVEN_ROWS = 5, 60_000
+"""Times that attackers are woven into a short log, at most, and the rows that all together are worth."""
 LIBRARIES = ("lightgbm", "numpy", "numba", "pandas", "pyarrow", "onnx", "scikit-learn")
 
 
@@ -67,12 +69,14 @@ def run(log: LogOptions, options: TrainOptions) -> Bundle:
     """Train on a log and write the bundle."""
     _check(log, options)
     threads = threads_of(options.threads)
-    source = _source(log, options)
+    source, again = _source(log, options)
     sizes = Tables.for_clients(options.capacity)
     seen = fields_seen(source)
     with_settings = {"sizes": sizes, "threads": threads, "secret": None, "seed": options.seed}
     data = build(source, **with_settings)  # type: ignore[arg-type]
     views = route_views(source, seen, **with_settings)  # type: ignore[arg-type]
+    if again is not None:
+        data = _more_attackers(data, again, lambda more: build(more, **with_settings))  # type: ignore[arg-type]
     log.conclude()
     say(
         f"training on {len(data):,} requests of {len(np.unique(data.key)):,} clients, "
@@ -113,22 +117,42 @@ def _check(log: LogOptions, options: TrainOptions) -> None:
         raise InputError(f"{streams[0]} can be read only once and training reads a log several times; give a file")
 
 
-def _source(log: LogOptions, options: TrainOptions) -> Source:
-    """Return what gives the events anew each time: from the files, or from memory when attacks are woven in."""
+def _source(log: LogOptions, options: TrainOptions) -> tuple[Source, Callable[[int], Source] | None]:
+    """Return what gives the events anew each time: from the files, or from memory when attacks are woven in.
+
+    In the second case there is also what gives the log with other attackers, by the number of the weaving.
+    """
     beside = options.bundle.with_name(options.bundle.name.rstrip("/") or "bundle")
     if options.inject is None:
         # A log may be larger than memory, so it is read again for each pass.
-        return lambda: log.tables(beside, "reading")
+        return lambda: log.tables(beside, "reading"), None
     from classifier.traffic import inject
 
     own = pa.concat_tables(log.tables(beside, "reading"))
-    with bar("weaving attacks in", log.quiet):
-        woven = inject(own, attacks=names_of(options.inject), seed=options.seed)
+    attacks = names_of(options.inject)
 
-    def tables() -> Iterator[pa.Table]:
-        yield woven
+    def weaving(number: int) -> Source:
+        with bar("weaving attacks in", log.quiet or number > 0):
+            # Far from the seeds that a user will evaluate with.
+            woven = inject(own, attacks=attacks, seed=options.seed + number * 1_000_003)
+        return lambda: iter((woven,))
 
-    return tables
+    return weaving(0), weaving
+
+
+def _more_attackers(data: Dataset, weaving: Callable[[int], Source], built: Callable[[Source], Dataset]) -> Dataset:
+    """Add the attackers of further weavings to a short log's rows: a hundred attackers teach little of others.
+
+    Each weaving is a log of its own, so that the log's clients never meet more attackers than one weaving has; only
+    its attackers are added, under row numbers of their own. The log's clients are those of the first.
+    """
+    parts = [data]
+    for number in range(1, min(WEAVINGS, WOVEN_ROWS // len(data))):
+        more = built(weaving(number))
+        more = more.take(more.malicious & ~np.isin(more.key, data.key))
+        more.row += number << 40
+        parts.append(more)
+    return Dataset.join(parts)
 
 
 def _finish(

@@ -26,7 +26,7 @@ START = 1_700_000_000
 tables = st.builds(
     lambda sets, ways: Tables((*(1 << s for s in sets), 1), (*ways, 1)),
     st.tuples(*[st.integers(0, 1)] * 5),
-    st.tuples(*[st.integers(1, 3)] * 5),
+    st.tuples(*[st.integers(1, 2)] * 5),
 )
 
 
@@ -77,6 +77,11 @@ def events(draw: st.DrawFn) -> Event:
         ),
         verdict=draw(maybe(st.sampled_from(["allow", "challenge", "block"]))),
     )
+
+
+SCRIPTS = st.lists(
+    st.tuples(st.sampled_from(["arrive", "arrive", "complete"]), events(), st.integers(0, 800)), min_size=4, max_size=40
+)
 
 
 def same(one: np.ndarray, other: np.ndarray) -> bool:
@@ -140,7 +145,7 @@ def cuts_of(length: int, cuts: list[float]) -> list[int]:
 @settings(max_examples=1000)
 @given(
     tables,
-    st.lists(st.tuples(st.sampled_from(["arrive", "arrive", "complete"]), events(), st.integers(0, 800)), max_size=40),
+    SCRIPTS,
     st.lists(st.floats(0, 1), max_size=4),
     st.integers(1, 3),
 )
@@ -151,6 +156,29 @@ def test_any_cut_and_any_sharding_of_what_a_service_lived_through_is_the_same(en
     rows = [batch.run(chunk_of(journal, journal.transitions[a:b])) for a, b in pairwise(edges)]
     assert same(np.concatenate(rows), np.array(journal.rows, np.float32).reshape(-1, len(COLUMN)))
     assert_same_state(batch, online)
+
+
+def evicts(engine_tables: Tables, hashes: np.ndarray) -> bool:
+    """Whether some set of some table is asked to hold more keys than it has ways."""
+    for kind, (sets, ways) in enumerate(zip(engine_tables.sets[:-1], engine_tables.ways[:-1], strict=True)):
+        keys = np.unique(hashes[:, kind][hashes[:, kind] != 0])
+        _, asked = np.unique((keys >> np.uint64(8)) & np.uint64(sets - 1), return_counts=True)
+        if (asked > ways).any():
+            return True
+    return False
+
+
+def test_at_least_half_of_the_examples_evict() -> None:
+    evicted = []
+
+    @settings(max_examples=300, database=None)
+    @given(tables, SCRIPTS)
+    def look(engine_tables: Tables, script: list[tuple[str, Event, int]]) -> None:
+        prepared = [PREPARER.arrival(event).hashes for action, event, _ in script if action == "arrive"]
+        evicted.append(bool(prepared) and evicts(engine_tables, np.concatenate(prepared)))
+
+    look()
+    assert np.mean(evicted) >= 0.5
 
 
 def in_order(log: list[Event]) -> list[tuple[float, int, int, str]]:
