@@ -217,7 +217,8 @@ class Engine:
     def complete(self, serial: int, time: float, values: npt.NDArray[np.float64]) -> bool:
         """Record the completion of arrival `serial` at `time` (µs) with its values; False if it is not in flight.
 
-        A completion at the very moment of its expiry still counts. `values` float64[VALUES] are those of the arrival with `Preparer.completion` added.
+        A completion at the very moment of its expiry still counts. `values` float64[VALUES] are those of
+        the arrival with `Preparer.completion` added.
         """
         # What falls due at this very moment may still complete: completions of one moment have no order among them.
         self.clock = max(self.clock, float(time))
