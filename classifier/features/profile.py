@@ -23,9 +23,9 @@ GENERATION_US = GENERATION_S * 1e6
 NAN = math.nan
 ONE = np.uint64(1)
 ZERO = np.uint64(0)
-BLOCK = 8192
+BLOCK = 2048
 """Transitions after which the next entity kind has its turn: their event rows fit a core's cache."""
-AHEAD = 24
+AHEAD = 16
 """Transitions between asking for a profile's cache lines and using them."""
 EVERYONE = ENTITIES.index("everyone")
 
