@@ -28,6 +28,7 @@ from classifier.model.bundle import Bundle, Manifest, write_bundle
 from classifier.model.dataset import Dataset, Source, build, fields_seen, route_views
 from classifier.model.evaluate import evaluate
 from classifier.model.export import export_model
+from classifier.model.metrics import Metrics
 from classifier.model.reference import reference_histograms
 from classifier.model.report import report_page
 from classifier.model.summary import print_summary
@@ -100,7 +101,9 @@ def run(log: LogOptions, options: TrainOptions) -> Bundle:
     if options.registry is not None:
         from classifier.model.registry import log_bundle
 
-        _, number = log_bundle(options.bundle, options.registry, params={"seed": options.seed}, metrics={})
+        manifest = bundle.manifest
+        params = {"seed": options.seed, "prior": options.prior, "trees": manifest.trees_total, **manifest.budgets}
+        _, number = log_bundle(options.bundle, options.registry, params=params, metrics=run_metrics(manifest))
         say(f"registered as botsieve version {number}, champion, in {options.registry}", log.quiet)
     return bundle
 
@@ -233,6 +236,18 @@ def _manifest(
     )
 
 
-def _short(metrics: Any) -> dict[str, Any]:
-    """Return the figures of the held-out part that a manifest carries; the page has them all."""
-    return {name: metrics[name] for name in ("per_request", "per_client", "calibration", "notes") if name in metrics}
+def _short(metrics: Metrics) -> dict[str, Any]:
+    """Return the figures of the held-out part that a manifest carries: all attacks together; the page has them all."""
+    ranking = [entry for entry in metrics["ranking"] if entry["overall"]]
+    groups = [entry for entry in metrics["groups"] if entry["overall"]]
+    return {"ranking": ranking, "groups": groups, "calibration": metrics["calibration"], "notes": metrics["notes"]}
+
+
+def run_metrics(manifest: Manifest) -> dict[str, float]:
+    """Return the single figures that MLflow compares runs by; those that the data could not resolve are left out."""
+    figures = {
+        f"{name}_per_{entry['unit']}": entry[name]["value"]
+        for entry in manifest.metrics.get("ranking", [])
+        for name in ("roc_auc", "pr_auc")
+    }
+    return {name: value for name, value in figures.items() if value is not None}

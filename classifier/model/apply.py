@@ -50,7 +50,6 @@ class Model:
         # Whatever is acted on has reasons, even where the budget is wider than that share.
         unusual = manifest.policy_curve().threshold(EXPLAINED_SHARE)
         self._explain_from = np.float32(min(unusual, self.thresholds.challenge, self.thresholds.block))
-        self._bundle = bundle
         self._explainer: Explainer | None = None
 
     @classmethod
@@ -67,9 +66,9 @@ class Model:
         if self._explainer is None:
             import onnx
 
-            forest = Forest.from_onnx(onnx.load_from_string(self._bundle.model))
+            forest = Forest.from_onnx(onnx.load_from_string(self.bundle.model))
             names = [FEATURES[column].reason for column in self.columns]
-            self._explainer = Explainer(forest, names, self._bundle.manifest.clip_limit())
+            self._explainer = Explainer(forest, names, self.bundle.manifest.clip_limit())
         out: list[str | None] = [None] * len(rows)
         high = np.flatnonzero(raw >= self._explain_from)
         for place, found in zip(high, self._explainer.reasons(rows[high][:, self.columns], REASONS), strict=True):

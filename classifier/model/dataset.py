@@ -133,7 +133,7 @@ def build(
 
 
 def _hide(table: pa.Table, names: Sequence[str]) -> pa.Table:
-    """Blank fields of an event table, except of rows that would lose the client they are told apart by: none do."""
+    """Blank fields of an event table."""
     for name in names:
         index = table.schema.get_field_index(name)
         table = table.set_column(index, name, pa.nulls(table.num_rows, EVENT_SCHEMA.field(name).type))

@@ -23,10 +23,12 @@ import classifier.cli.featuring as featuring
 import classifier.cli.logs as reading
 import classifier.cli.scoring as scoring
 import classifier.cli.simulating as simulating
+from classifier.cli.training import run_metrics
 from classifier.events import MICROSECONDS
 from classifier.features import stream
 from classifier.features.spec import NAMES
 from classifier.logs import read_events, read_log
+from classifier.model.bundle import load_bundle
 from tests.unit.command_line import BAD, Made, done, jsonl, made, refused
 
 __all__ = ["made"]
@@ -57,6 +59,13 @@ def test_the_round_trip_finds_the_attackers(made: Made, scores: pa.Table, tmp_pa
     assert "all attacks" in ran.out
     assert (tmp_path / "e.html").read_text().lower().startswith("<!doctype html>")
     assert metrics["bootstrap"]["seed"] == 0
+
+
+def test_the_manifest_carries_the_figures_of_the_held_out_part(made: Made) -> None:
+    manifest = load_bundle(made.bundle).manifest
+    assert {entry["unit"] for entry in manifest.metrics["ranking"]} == {"request", "client"}
+    assert {entry["kind"] for entry in manifest.metrics["groups"]} == {"attack", "legitimate"}
+    assert set(run_metrics(manifest)) == {f"{m}_per_{u}" for m in ("roc_auc", "pr_auc") for u in ("request", "client")}
 
 
 def test_score_writes_the_columns_of_the_contract(made: Made, scores: pa.Table, tmp_path: Path) -> None:
