@@ -26,7 +26,8 @@ from classifier.features.prepare import Events
 from classifier.features.spec import COLUMN, ENTITIES, MEASURE_INDEX, MEASURES, NAMES, RATIOS, measures_of
 
 Rows = npt.NDArray[np.float32]
-WIDTHS = (at.CLIENT_WIDTH, *(at.GROUP_WIDTH for _ in ENTITIES[1:]))
+Profile = npt.NDArray[np.float64]
+WIDTHS = (at.OWN_WIDTH, *(at.GROUP_WIDTH for _ in ENTITIES[1:]))
 """Numbers of a profile per entity kind."""
 
 
@@ -70,7 +71,7 @@ class Tables:
     @property
     def bytes(self) -> int:
         """Memory of the profiles when every slot is in use, bytes."""
-        return sum(n * (8 * w + 8 * at.SKETCH_WIDTH + 8) for n, w in zip(self.slots, WIDTHS, strict=True))
+        return sum(n * (8 * w + 8) for n, w in zip(self.slots, WIDTHS, strict=True))
 
 
 DEFAULT_TABLES = Tables.for_clients(1 << 19)
@@ -110,39 +111,38 @@ class Engine:
         expires early and `overflowed` counts it. `record(time, kind, serial)` sees each online transition.
         """
         self.tables = tables
-        self.start: float | None = None
+        self.start: float | None = None  # µs, first arrival
         self.clock = -np.inf
         self.arrivals = 0
         self.overflowed = 0
         self._threads = threads
         self._shards = threads if shards is None else shards
         self._kinds = np.array([ENTITIES.index(entity) for entity in entities])
-        self._bases = np.concatenate([[0], np.cumsum(tables.slots)[:-1]]).astype(np.int64)
-        self._masks = np.array(tables.sets, np.int64) - 1
-        self._ways = np.array(tables.ways, np.int64)
-        slots = sum(tables.slots)
-        self._widths = np.array(WIDTHS, np.int64)
-        numbers = np.array(tables.slots) * self._widths
-        self._starts = np.concatenate([[0], np.cumsum(numbers)[:-1]]).astype(np.int64)
-        self.state = np.zeros(int(numbers.sum()))
-        self.sketch = np.zeros(slots * at.SKETCH_WIDTH, np.uint64)
-        self.tags = np.zeros(slots, np.uint64)
+        slots = np.array(tables.slots)
+        bases = np.concatenate([[0, 0], np.cumsum(slots[1:])[:-1]])  # clients have a table of their own
+        self._places = np.column_stack([bases, np.array(tables.sets) - 1, tables.ways]).astype(np.int64)
+        self.own = zeros_of((int(slots[0]), at.OWN_WIDTH))
+        self.own_tags = np.zeros(int(slots[0]), np.uint64)
+        self.group = zeros_of((int(slots[1:].sum()), at.GROUP_WIDTH))
+        self.group_tags = np.zeros(int(slots[1:].sum()), np.uint64)
+        self._scratch = _scratch(1)
         self._pending: dict[int, Events] = {}
         self._due: list[tuple[float, int]] = []
         self._pending_limit = pending_limit
         self._record = record
 
-    def profile(self, entity: str, key: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.uint64]] | None:
-        """Return copies of a profile's numbers and sketches (see `layout`), by the keyed hash; None if it is unknown."""
+    def profile(self, entity: str, key: int) -> Profile | None:
+        """Return a copy of a profile's record, float64[1, width] (see `layout`), by the keyed hash; None if it is unknown."""
         kind = ENTITIES.index(entity)
-        ways, width = int(self._ways[kind]), int(self._widths[kind])
-        place = ((key >> 8) & int(self._masks[kind])) * ways
-        slot = profile.find(self.tags, int(self._bases[kind]) + place, ways, np.uint64(key))
-        if slot < 0:
-            return None
-        first = int(self._starts[kind]) + (slot - int(self._bases[kind])) * width
-        sketch = slot * at.SKETCH_WIDTH
-        return self.state[first : first + width].copy(), self.sketch[sketch : sketch + at.SKETCH_WIDTH].copy()
+        base, mask, ways = (int(n) for n in self._places[kind])
+        table, tags = (self.own, self.own_tags) if kind == 0 else (self.group, self.group_tags)
+        slot = profile.find(tags, base + ((key >> 8) & mask) * ways, ways, np.uint64(key))
+        return None if slot < 0 else table[slot : slot + 1].copy()
+
+    @property
+    def arrays(self) -> tuple[npt.NDArray[Any], ...]:
+        """All that the engine remembers of its keys: profiles and tags of the clients, then of the groups."""
+        return self.own, self.own_tags, self.group, self.group_tags
 
     # --- many transitions ----------------------------------------------------------------------------------------------
 
@@ -150,42 +150,32 @@ class Engine:
         """Move all profiles through the transitions; return float32[arrivals, features], in the order of arrival."""
         t = transitions
         self._begin(t.time, t.kind)
-        out = np.full((len(t.arrivals), len(NAMES)), np.nan, np.float32)
+        out = _rows(len(t.arrivals), self._kinds)
+        if not len(t.time):
+            return out
         rows = np.full(len(t.events), -1, np.int64)
         rows[t.arrivals] = np.arange(len(t.arrivals))
-        corrections = np.ones((len(t.events), 6))
-        if len(t.arrivals):
-            first = int(t.arrivals[0])
-            profile.correct(t.events.time[first:].astype(np.float64), self.start, corrections[first:])
         common = (
-            t.time, t.kind, t.event, t.events.hashes, t.events.values, t.serial, corrections, rows,
-            *self._layout(), out,
+            self.start, t.time, t.kind, t.event, t.serial, rows, t.events.hashes, t.events.values, *self._tables(),
         )  # fmt: skip
         if self._shards == 1:
-            profile.run_all(self._kinds, 0, 1, *common)
+            profile.run(self._kinds, 0, 1, *common, *_scratch(len(t.time)), out)
         else:
             with ThreadPoolExecutor(self._threads) as pool:
                 list(
                     pool.map(
-                        lambda shard: profile.run_all(self._kinds, shard, self._shards, *common), range(self._shards)
+                        lambda shard: profile.run(
+                            self._kinds, shard, self._shards, *common, *_scratch(len(t.time)), out
+                        ),
+                        range(self._shards),
                     )
                 )
-        profile.finish(t.arrivals, t.events.values, rows, _ABOVE, _BELOW, _FIRST_RATIO, out)
+            profile.finish(0, len(t.time), t.kind, t.event, t.events.values, rows, _ABOVE, _BELOW, _FIRST_RATIO, out)
         self.arrivals += len(t.arrivals)
         return out
 
-    def _layout(self) -> tuple[Any, ...]:
-        return (
-            self._bases,
-            self._masks,
-            self._ways,
-            self._widths,
-            self._starts,
-            _COLUMNS,
-            self.state,
-            self.sketch,
-            self.tags,
-        )
+    def _tables(self) -> tuple[Any, ...]:
+        return self._places, _COLUMNS, *self.arrays, _ABOVE, _BELOW, _FIRST_RATIO
 
     def _begin(self, time: npt.NDArray[np.float64], kind: npt.NDArray[np.uint8]) -> None:
         if len(time) and self.start is None:
@@ -204,10 +194,8 @@ class Engine:
         self.arrivals += 1
         if self.start is None:
             self.start = now
-        corrections = np.ones((1, 6))
-        profile.correct(np.array([now]), self.start, corrections)
-        out = np.full((1, len(NAMES)), np.nan, np.float32)
-        self._one(now, at.ARRIVAL, event, serial, corrections, np.zeros(1, np.int64), out)
+        out = _rows(1, self._kinds)
+        self._one(now, at.ARRIVAL, event, serial, _FIRST_ROW, out)
         self._pending[serial] = event
         heapq.heappush(self._due, (now + EXPIRY_US, serial))
         if len(self._pending) > self._pending_limit:
@@ -227,7 +215,7 @@ class Engine:
         if event is None:
             return False
         event.values[0] = values
-        self._one(float(time), at.COMPLETION, event, serial, np.ones((1, 6)), np.full(1, -1), _NOWHERE)
+        self._one(float(time), at.COMPLETION, event, serial, _NO_ROW, _NOWHERE)
         return True
 
     def values_of(self, serial: int) -> npt.NDArray[np.float64] | None:
@@ -255,15 +243,36 @@ class Engine:
     def _end_early(self, time: float, serial: int) -> None:
         event = self._pending.pop(serial, None)
         if event is not None:
-            self._one(time, at.EXPIRY, event, serial, np.ones((1, 6)), np.full(1, -1), _NOWHERE)
+            self._one(time, at.EXPIRY, event, serial, _NO_ROW, _NOWHERE)
 
-    def _one(self, time: float, kind: int, event: Events, serial: int, corrections: Any, rows: Any, out: Rows) -> None:
-        profile.run_one(
-            time, np.uint8(kind), 0, event.hashes, event.values, np.array([serial]), corrections, rows,
-            *self._layout(), _ABOVE, _BELOW, _FIRST_RATIO, out,
+    def _one(self, time: float, kind: int, event: Events, serial: int, rows: Any, out: Rows) -> None:
+        profile.run(
+            self._kinds, 0, 1, self.start, np.array([time]), np.array([kind], np.uint8), _FIRST_EVENT, np.array([serial]),
+            rows, event.hashes, event.values, *self._tables(), *self._scratch, out,
         )  # fmt: skip
         if self._record is not None:
             self._record(time, kind, serial)
 
 
+_FIRST_EVENT, _FIRST_ROW, _NO_ROW = np.zeros(1, np.int64), np.zeros(1, np.int64), np.full(1, -1)
 _NOWHERE = np.empty((1, len(NAMES)), np.float32)
+
+
+def zeros_of(shape: tuple[int, int]) -> npt.NDArray[np.float64]:
+    """Return zeros float64[shape] that begin on a cache line, in memory that is taken up only as it is used."""
+    numbers = np.zeros(shape[0] * shape[1] + at.LINE)
+    skip = -(numbers.ctypes.data // 8) % at.LINE
+    return numbers[skip : skip + shape[0] * shape[1]].reshape(shape)
+
+
+def _scratch(transitions: int) -> tuple[npt.NDArray[Any], ...]:
+    """Return the room that `profile.run` works in."""
+    n = min(profile.BLOCK, transitions)
+    return np.empty((n + 1, profile.MOMENT)), np.empty(n, np.int64), np.empty((6, 2))
+
+
+def _rows(n: int, kinds: npt.NDArray[np.int64]) -> Rows:
+    """Return room for n rows: the kernel writes every column of the entity kinds that it runs."""
+    if len(kinds) == len(ENTITIES):
+        return np.empty((n, len(NAMES)), np.float32)
+    return np.full((n, len(NAMES)), np.nan, np.float32)

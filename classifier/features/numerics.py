@@ -18,10 +18,8 @@ _LN2 = 0.6931471805599453
 _INV_LN2 = 1.4426950408889634
 _DIGITS = Context(prec=40)
 _STEPS = 64
-_ROOTS = np.array([float(_DIGITS.power(Decimal(2), Decimal(-j) / _STEPS)) for j in range(_STEPS)])
-"""2^(-j/64)."""
-_POWERS = np.array([math.ldexp(1.0, -k) for k in range(1023)])
-"""2^-k, exact: `ldexp` only moves the exponent."""
+_ROOTS = np.array([float(_DIGITS.power(Decimal(2), Decimal(j) / _STEPS)) for j in range(_STEPS)])
+"""2^(j/64)."""
 _CENTRES = 128
 _INVERSES = np.array([1.0 / (1.0 + (j + 0.5) / _CENTRES) for j in range(_CENTRES)])
 _LOGS = np.array([float(-_DIGITS.divide(Decimal(c).ln(_DIGITS), Decimal(2).ln(_DIGITS))) for c in _INVERSES.tolist()])
@@ -30,22 +28,22 @@ _MANTISSA = np.int64((1 << 52) - 1)
 _ONE = np.int64(1023 << 52)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def exp2_negative(x: float) -> float:
-    """2^x for x <= 0, float64; 0 below -1022. Relative error under 4e-16.
+@njit(cache=True, nogil=True, forceinline=True)
+def exp2(x: float) -> float:
+    """2^x for x < 1023, float64; 0 below -1022. Relative error under 4e-16.
 
     Argument reduction to a multiple of 1/64 and the Taylor series of e^(x ln 2) to degree 5 (remainder 4e-17).
     """
     if x < -1022.0:
         return 0.0
-    step = np.int64(0.5 - x * _STEPS)
-    t = (x + step * (1.0 / _STEPS)) * _LN2
+    step = np.int64(math.floor(x * _STEPS + 0.5))
+    t = (x - step * (1.0 / _STEPS)) * _LN2
     square = t * t
     series = (1.0 + t) + square * ((0.5 + t * (1.0 / 6.0)) + square * (1.0 / 24.0 + t * (1.0 / 120.0)))
-    return series * _ROOTS[step & 63] * _POWERS[step >> 6]
+    return series * _ROOTS[step & 63] * np.int64(((step >> 6) + 1023) << 52).view(np.float64)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, forceinline=True)
 def log2_positive(x: float) -> float:
     """log2(x) for finite, normal x > 0, float64. Absolute error under 1e-15.
 
@@ -61,18 +59,19 @@ def log2_positive(x: float) -> float:
     return exponent + (_LOGS[part] + series * _INV_LN2)
 
 
-@njit(cache=True, nogil=True, inline="always")
-def count_bits(x: int) -> int:
-    """Return the number of ones in a uint64 (the SWAR sum of Hacker's Delight, 5-1)."""
-    x = x - ((x >> np.uint64(1)) & np.uint64(0x5555555555555555))
-    x = (x & np.uint64(0x3333333333333333)) + ((x >> np.uint64(2)) & np.uint64(0x3333333333333333))
-    x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((x * np.uint64(0x0101010101010101)) >> np.uint64(56))
+@intrinsic
+def count_bits(typing_context: Any, x: Any) -> Any:
+    """Return the number of ones in a uint64, as int64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return types.int64(types.uint64), generate
 
 
 @intrinsic
 def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of `array[index]` (a one-dimensional array) without waiting for it."""
+    """Ask for the cache line of element `index` of a contiguous array, counted flat, without waiting for it."""
     from llvmlite import ir
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:

@@ -33,10 +33,9 @@ def make_events(events: int, clients: int, keys: str, seed: int = 0) -> pa.Table
         weights = 1.0 / np.arange(1, clients + 1)
         client = np.searchsorted(np.cumsum(weights / weights.sum()), rng.random(events)).clip(0, clients - 1)
     address = client // 2
+    addresses = [_address(a) for a in range(clients // 2 + 1)]
     text = {
-        "ip": _texts(
-            [f"{a % 223 + 1}.{a // 223 % 256}.{a // 57_088 % 256}.{a % 251}" for a in range(clients // 2 + 1)], address
-        ),
+        "ip": _texts(addresses, address),
         "account": _texts([f"acct_{c * 2_654_435_761 % 2**32:08x}" for c in range(clients)], client),
         "method": _texts(["POST", "GET"], rng.integers(0, 2, events)),
         "path": _texts([f"/v1/models/m{i}/generate" for i in range(60)], rng.integers(0, 60, events)),
@@ -57,6 +56,12 @@ def make_events(events: int, clients: int, keys: str, seed: int = 0) -> pa.Table
     }
     columns = {name: pa.array(values, EVENT_SCHEMA.field(name).type) for name, values in numbers.items()} | text
     return pa.table({f.name: columns.get(f.name, pa.nulls(events, f.type)) for f in FIELDS}, schema=EVENT_SCHEMA)
+
+
+def _address(number: int) -> str:
+    """Return an IPv4 address: eight of them share a /24."""
+    network, host = divmod(number, 8)
+    return f"{network % 223 + 1}.{network // 223 % 256}.{network // 57_088}.{host * 30 + 7}"
 
 
 def _texts(texts: list[str], index: np.ndarray) -> pa.Array:
