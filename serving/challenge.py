@@ -1,0 +1,228 @@
+"""Proof-of-work challenges: issued without keeping anything, redeemed once.
+
+A challenge is an ALTCHA v2 puzzle: find a counter for which PBKDF2 of it begins with the given digits. All that the
+service has to know later (whose it is, until when, which record of spent ids) travels sealed inside the puzzle's
+signed parameters, so issuing takes no memory however many are asked for.
+
+The expiry is sealed too and not ALTCHA's `expiresAt`: browsers compare that with their own clock, which is often wrong.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import altcha
+import msgspec
+
+from classifier.errors import BotsieveError, InputError
+from serving.seal import Seal, derive
+from serving.spent import Spent, SpentError
+
+ALGORITHM = "PBKDF2/SHA-256"
+PAYLOAD_CHARACTERS = 8192
+
+# Why a solution is not accepted, in words for the person or program that sent it.
+REFUSALS = {
+    "malformed": "This is not a solved challenge. Send what the widget or BotsieveAuth made, unchanged.",
+    "tampered": "This challenge was not issued here, or was changed. Get a new one and solve that.",
+    "expired": "This challenge has expired. Get a new one and solve that.",
+    "unsolved": "The solution is wrong. Get a new challenge and solve that.",
+    "client": "This challenge was issued to another client. Get one of your own.",
+    "spent": "This solution has been used before, and each works once. Get a new challenge and solve that.",
+    "store": "The solution cannot be recorded just now. Send it again in a moment.",
+}
+
+# Iterations per try from which a longer prefix is asked for instead: checking a solution costs one try, so tries have to
+# stay cheap; below about 250 iterations a browser spends longer on starting a try than on the try itself.
+_TRY_ITERATIONS = 4000
+
+
+class Refused(BotsieveError):  # noqa: N818 - it is an answer, not a fault
+    """A solution that earns nothing. `reason` is a key of REFUSALS."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(REFUSALS[reason])
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class ChallengeOptions:
+    """How long a challenge may be solved, how hard it is, and how many spent ids are kept.
+
+    `lifetime_s` in seconds; `work_least` (at score 99) and `work_most` (at score 1) in expected PBKDF2 iterations, about
+    0.4 µs each on one core; `capacity` in ids; `path` is where clients reach the routes through the gateway.
+    """
+
+    lifetime_s: float = 300.0
+    work_least: int = 256_000
+    work_most: int = 4_096_000
+    capacity: int = 1_000_000
+    path: str = "/v1/challenge"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.work_least <= self.work_most <= 2**40:
+            raise InputError(
+                f"challenge work from {self.work_least} to {self.work_most}: the least must be positive, the most no less"
+            )
+        if self.lifetime_s <= 0 or self.capacity <= 0:
+            raise InputError("the lifetime of a challenge and the capacity for spent ones must be positive")
+
+
+@dataclass(frozen=True)
+class Redeemed:
+    """Whose challenge was solved (16 hex digits of the client's keyed hash), and of which decision."""
+
+    client: str
+    decision_id: str
+
+
+class _Ticket(msgspec.Struct, array_like=True, frozen=True):
+    decision: str
+    client: str
+    expires: float
+    epoch: bytes
+
+
+class _Parameters(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    algorithm: str
+    nonce: str
+    salt: str
+    cost: int
+    key_length: int
+    key_prefix: str
+    data: dict[str, str]
+
+
+class _Challenge(msgspec.Struct, frozen=True):
+    parameters: _Parameters
+    signature: str
+
+
+class _Solution(msgspec.Struct, frozen=True, rename="camel"):
+    counter: int
+    derived_key: str
+
+
+class _Payload(msgspec.Struct, frozen=True):
+    challenge: _Challenge
+    solution: _Solution
+
+
+def work(score: int, options: ChallengeOptions) -> float:
+    """Expected PBKDF2 iterations for a score of 1 to 99: from the most to the least in equal ratios."""
+    suspicion = (99 - min(max(score, 1), 99)) / 98
+    return float(options.work_least * (options.work_most / options.work_least) ** suspicion)
+
+
+def puzzle(iterations: float) -> tuple[str, int]:
+    """The hex prefix and the iterations per try whose product of tries and iterations is nearest to what is asked."""
+    digits = max(2, math.ceil(math.log(max(iterations, 1.0) / _TRY_ITERATIONS, 16)))
+    return "0" * digits, max(1, round(iterations / 16**digits))
+
+
+class Challenges:
+    """Issues challenges and redeems their solutions.
+
+    `secret` of at least 16 random bytes, the same after a restart; `folder` holds the record of spent ids; `now` gives
+    Unix seconds. Safe under threads. InputError: the secret is short, or the folder cannot be written.
+    """
+
+    def __init__(
+        self,
+        secret: bytes,
+        folder: Path,
+        options: ChallengeOptions | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.options = options or ChallengeOptions()
+        self.now = now
+        self._key = derive(secret, "challenge")
+        self._seal = Seal(secret, "challenge ticket", _Ticket)
+        self._spent = Spent(folder / "spent.sqlite", self.options.capacity)
+        self._decode = msgspec.json.Decoder(_Payload).decode
+
+    def brief(self, decision_id: str) -> dict[str, object]:
+        """Where to get and where to send the challenge of a decision; cheap enough for every answer."""
+        return {"url": f"{self.options.path}/{decision_id}", "verify": f"{self.options.path}/verify"}
+
+    def header(self, decision_id: str) -> str:
+        """The value of WWW-Authenticate: it reaches the client where a gateway drops the body of a 401."""
+        return f'Botsieve challenge="{self.options.path}/{decision_id}"'
+
+    def issue(self, decision_id: str, client: str, score: int) -> dict[str, object]:
+        """A challenge for one client (16 hex digits), harder the lower the score (1 to 99); JSON-ready.
+
+        ALTCHA's `parameters` and `signature`, with `url` (a fresh one), `verify` (where the solution goes) and `expires`
+        (Unix seconds). Writes nothing. SpentError: the clock went back and the record cannot be renewed.
+        """
+        now = self.now()
+        expires = now + self.options.lifetime_s
+        ticket = _Ticket(decision_id, client, expires, self._spent.epoch(now))
+        prefix, cost = puzzle(work(score, self.options))
+        challenge = altcha.create_challenge(
+            ALGORITHM, cost, key_prefix=prefix, data={"ticket": self._seal.close(ticket)}, hmac_secret=self._key
+        )
+        return {**challenge.to_dict(), **self.brief(decision_id), "expires": int(expires)}
+
+    def redeem(self, payload: str, client: str | None = None) -> Redeemed:
+        """Accept a solution once: it is recorded on disk before this returns.
+
+        `payload` is the base64 text that the widget puts into its form field; `client`, where the caller knows who is
+        sending it, has to be the one it was issued to. Takes up to some milliseconds (one try of the puzzle and a flush
+        to disk): call it in a thread. Refused: with the reason.
+        """
+        solved = self._parse(payload)
+        now = self.now()
+        ticket = self._seal.open(solved.challenge.parameters.data.get("ticket", ""))
+        if ticket is None:
+            raise Refused("tampered")
+        if not now <= ticket.expires:
+            raise Refused("expired")
+        if client is not None and client != ticket.client:
+            raise Refused("client")
+        self._check(solved)
+        self._spend(solved.challenge.parameters.nonce, ticket, now)
+        return Redeemed(ticket.client, ticket.decision)
+
+    def close(self) -> None:
+        """Close the record of spent ids."""
+        self._spent.close()
+
+    def _parse(self, payload: str) -> _Payload:
+        if len(payload) > PAYLOAD_CHARACTERS:
+            raise Refused("malformed")
+        try:
+            return self._decode(base64.b64decode(payload.encode("ascii"), validate=True))
+        except (binascii.Error, UnicodeError, msgspec.MsgspecError, RecursionError) as problem:
+            raise Refused("malformed") from problem
+
+    def _check(self, solved: _Payload) -> None:
+        given = solved.challenge.parameters
+        parameters = altcha.ChallengeParameters(
+            algorithm=given.algorithm,
+            nonce=given.nonce,
+            salt=given.salt,
+            cost=given.cost,
+            key_length=given.key_length,
+            key_prefix=given.key_prefix,
+            data=given.data,
+        )
+        challenge = altcha.Challenge(parameters, solved.challenge.signature)
+        solution = altcha.Solution(solved.solution.counter, solved.solution.derived_key)
+        verdict = altcha.verify_solution(altcha.Payload(challenge, solution), self._key)
+        if not verdict.verified:
+            raise Refused("unsolved" if verdict.invalid_solution else "tampered")
+
+    def _spend(self, nonce: str, ticket: _Ticket, now: float) -> None:
+        try:
+            why = self._spent.spend(bytes.fromhex(nonce), ticket.epoch, ticket.expires, now)
+        except SpentError as problem:
+            raise Refused("store") from problem
+        if why is not None:
+            raise Refused(why)

@@ -1,0 +1,362 @@
+"""The challenge over HTTP: as JSON for programs, as a page for people, and the exchange of a solution for a pass.
+
+    GET  /v1/challenge/{id}           JSON, or a page where the client prefers text/html
+    GET  /v1/challenge/static/{name}  the page's script, style and the ALTCHA widget; nothing comes from another host
+    POST /v1/challenge/verify         a solution, as JSON or as the page's form, for a pass
+
+The routes are for clients, so they need no service token. Nothing here knows how decisions are kept: `describe` tells.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import anyio
+import msgspec
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
+from jinja2 import Environment, FileSystemLoader
+
+from serving.challenge import REFUSALS, Challenges, Redeemed, Refused
+from serving.passes import COOKIE, HEADER, Passes
+from serving.spent import SpentError
+
+_HERE = Path(__file__).parent
+_BODY_BYTES = 16_384
+_WAITING = 64
+
+# Everything from this service itself, no inline code or style, not inside a frame of another site.
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_PAGE_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+    "Vary": "Accept",
+}
+_STATIC = {
+    "page.js": "text/javascript; charset=utf-8",
+    "page.css": "text/css; charset=utf-8",
+    "altcha/altcha-3.2.2.min.js": "text/javascript; charset=utf-8",
+    "altcha/altcha-3.2.2.css": "text/css; charset=utf-8",
+    "altcha/pbkdf2-3.2.2.js": "text/javascript; charset=utf-8",
+    "altcha/LICENSE.txt": "text/plain; charset=utf-8",
+}
+_STATUS = {
+    "malformed": HTTPStatus.BAD_REQUEST,
+    "tampered": HTTPStatus.FORBIDDEN,
+    "unsolved": HTTPStatus.FORBIDDEN,
+    "client": HTTPStatus.FORBIDDEN,
+    "spent": HTTPStatus.CONFLICT,
+    "expired": HTTPStatus.GONE,
+    "store": HTTPStatus.SERVICE_UNAVAILABLE,
+}
+# One slash, then printable ASCII without blanks and backslashes: what no browser reads as another host.
+_LOCAL = re.compile(r"/(?!/)[!-\[\]-~]{0,2047}")
+
+
+@dataclass(frozen=True)
+class Described:
+    """What the challenge of a decision needs: the client (16 hex digits), the score (1 to 99), when (Unix seconds)."""
+
+    client: str
+    score: int
+    time: float
+
+
+@dataclass(frozen=True)
+class PageOptions:
+    """How the page speaks of the site, a link for those it fails, and whether the cookie needs https (`secure`)."""
+
+    site: str = "this site"
+    contact: str = ""
+    secure: bool = True
+
+
+Describe = Callable[[str], Described | None]
+Outcome = Callable[[str | None, str], None]
+
+
+class _Solved(msgspec.Struct):
+    altcha: str
+
+
+class _AnswerError(Exception):
+    """An answer that is not the one hoped for: its status, and what to tell."""
+
+    def __init__(self, status: HTTPStatus, detail: str, reason: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.reason = reason
+
+
+class Pages:
+    """The HTML pages, with the headers that keep them strict."""
+
+    def __init__(self, challenges: Challenges, passes: Passes, options: PageOptions | None = None) -> None:
+        self.options = options or PageOptions()
+        self.base = challenges.options.path
+        self._challenges = challenges
+        self._minutes = max(1, round(passes.options.lifetime_s / 60))
+        templates = Environment(loader=FileSystemLoader(_HERE / "pages"), autoescape=True)
+        self._challenge = templates.get_template("challenge.html")
+        self._refused = templates.get_template("refused.html")
+
+    def challenge(self, decision_id: str, next_url: str, status: int = HTTPStatus.OK) -> HTMLResponse:
+        """The page that solves a challenge by itself and then goes to `next_url` (made local first)."""
+        return self._answer(
+            self._challenge.render(
+                self._common(decision_id),
+                **self._challenges.brief(decision_id),
+                next_url=self.local(next_url),
+                minutes=self._minutes,
+            ),
+            status,
+        )
+
+    def refused(self, problem: _AnswerError, next_url: str) -> HTMLResponse:
+        """Says why there is no check, or why it did not count, and where to go now."""
+        heading = "The check did not count" if problem.reason else "There is no check here"
+        content = self._refused.render(
+            self._common(""), heading=heading, why=problem.detail, next_url=self.local(next_url)
+        )
+        return self._answer(content, problem.status)
+
+    def local(self, url: str) -> str:
+        """The URL if it is a path on the same site and not a challenge itself (that would go round), else `/`."""
+        inside = url == self.base or url.startswith(f"{self.base}/")
+        return url if _LOCAL.fullmatch(url) and not inside else "/"
+
+    def _common(self, decision_id: str) -> dict[str, object]:
+        return {
+            "path": self.base,
+            "site": self.options.site,
+            "contact": self.options.contact,
+            "decision_id": decision_id,
+        }
+
+    def _answer(self, content: str, status: int) -> HTMLResponse:
+        return HTMLResponse(content, status, headers=_PAGE_HEADERS)
+
+
+def wants_page(accept: str) -> bool:
+    """Whether an Accept header names text/html, and likes it better than JSON: true for browsers, not for programs."""
+    quality = {"text/html": 0.0, "application/json": 0.0, "application/problem+json": 0.0}
+    for part in accept[:1024].split(","):
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        if name in quality:
+            weight = next((value[2:] for value in parameters if value.startswith("q=")), "1")
+            quality[name] = float(weight) if re.fullmatch(r"[01](\.\d{0,3})?", weight) else 0.0
+    html = quality.pop("text/html")
+    return html > 0 and html >= max(quality.values())
+
+
+def problem(status: int, detail: str, **more: object) -> JSONResponse:
+    """A problem document (RFC 9457)."""
+    content = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": int(status),
+        "detail": detail,
+        **more,
+    }
+    return JSONResponse(content, status, headers={"Cache-Control": "no-store"}, media_type="application/problem+json")
+
+
+def challenge_router(
+    challenges: Challenges,
+    passes: Passes,
+    describe: Describe,
+    *,
+    page: PageOptions | None = None,
+    on_outcome: Outcome | None = None,
+) -> APIRouter:
+    """The routes, to be included without a prefix.
+
+    `describe` gives the decision behind an id, None if it is unknown or was no challenge. `on_outcome` is told the
+    decision's id (None where the solution does not say) and "solved" or a key of `serving.challenge.REFUSALS`.
+    """
+    router = APIRouter(tags=["challenge"])
+    pages = Pages(challenges, passes, page)
+    exchange = _Exchange(challenges, passes, on_outcome or _ignore)
+    static = {name: (_HERE / "static" / name).read_bytes() for name in _STATIC}
+
+    @router.get(
+        "/v1/challenge/static/{name:path}", responses={200: {"content": {"text/javascript": {}}}, 404: _PROBLEM}
+    )
+    async def challenge_static(name: str) -> Response:
+        """A file of the challenge page."""
+        if name not in static:
+            return problem(HTTPStatus.NOT_FOUND, "The challenge page has no such file.")
+        headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
+        return Response(static[name], headers=headers, media_type=_STATIC[name])
+
+    @router.get("/v1/challenge/{decision_id}", responses=_CHALLENGE_RESPONSES)
+    async def challenge(decision_id: str, request: Request) -> Response:
+        """The challenge of a decision: a page where text/html is preferred, else JSON with a fresh puzzle."""
+        as_page = wants_page(request.headers.get("accept", ""))
+        next_url = _next_url(request)
+        try:
+            described = _known(describe(decision_id), challenges)
+            if as_page:
+                return pages.challenge(decision_id, next_url)
+            issued = challenges.issue(decision_id, described.client, described.score)
+        except SpentError:
+            refusal = _AnswerError(_STATUS["store"], REFUSALS["store"], "store")
+        except _AnswerError as caught:
+            refusal = caught
+        else:
+            return JSONResponse(issued, headers={"Cache-Control": "no-store", "Vary": "Accept"})
+        return pages.refused(refusal, next_url) if as_page else problem(refusal.status, refusal.detail)
+
+    @router.post("/v1/challenge/verify", responses=_VERIFY_RESPONSES, openapi_extra=_VERIFY_BODY)
+    async def verify(request: Request) -> Response:
+        """Exchange a solution for a pass: in `x-botsieve-pass`, and as a cookie for browsers."""
+        form = request.headers.get("content-type", "").startswith("application/x-www-form-urlencoded")
+        next_url = "/"
+        try:
+            _same_site(request)
+            solution, next_url = await _read(request, form)
+            redeemed = await exchange.redeem(solution)
+        except _AnswerError as refusal:
+            if form:
+                return pages.refused(refusal, next_url)
+            return problem(refusal.status, refusal.detail, reason=refusal.reason)
+        token = passes.grant(redeemed.client)
+        answer: Response
+        if form:
+            answer = RedirectResponse(pages.local(next_url), HTTPStatus.SEE_OTHER)
+        else:
+            answer = JSONResponse(
+                {"pass": token, "seconds": passes.options.lifetime_s, "requests": passes.options.requests}
+            )
+        answer.headers[HEADER] = token
+        answer.headers["Cache-Control"] = "no-store"
+        answer.set_cookie(
+            COOKIE,
+            token,
+            max_age=int(passes.options.lifetime_s),
+            secure=pages.options.secure,
+            httponly=True,
+            samesite="lax",
+        )
+        return answer
+
+    return router
+
+
+class _Exchange:
+    """Redeems solutions in a thread, two at a time: checking one takes milliseconds, and scoring must not wait for it."""
+
+    def __init__(self, challenges: Challenges, passes: Passes, on_outcome: Outcome) -> None:
+        self._challenges = challenges
+        self._tell = on_outcome
+        self._threads = anyio.CapacityLimiter(2)
+
+    async def redeem(self, solution: str) -> Redeemed:
+        if self._threads.statistics().tasks_waiting >= _WAITING:
+            raise self._refusal("store")
+        try:
+            redeemed = await anyio.to_thread.run_sync(self._challenges.redeem, solution, limiter=self._threads)
+        except Refused as refused:
+            raise self._refusal(refused.reason) from refused
+        self._tell(redeemed.decision_id, "solved")
+        return redeemed
+
+    def _refusal(self, reason: str) -> _AnswerError:
+        self._tell(None, reason)
+        return _AnswerError(_STATUS[reason], REFUSALS[reason], reason)
+
+
+def _ignore(decision_id: str | None, outcome: str) -> None:
+    """Nobody asked to be told."""
+
+
+def _known(described: Described | None, challenges: Challenges) -> Described:
+    if described is None:
+        raise _AnswerError(HTTPStatus.NOT_FOUND, "No challenge is known by this id. Send your request again.", "")
+    # An old decision must not go on giving out puzzles as easy as its client once deserved.
+    if challenges.now() - described.time > challenges.options.lifetime_s:
+        raise _AnswerError(HTTPStatus.GONE, "This challenge has expired. Send your request again to get a new one.", "")
+    return described
+
+
+def _next_url(request: Request) -> str:
+    """Where the person wanted to go: as asked for, else as the gateway forwarded it."""
+    for name in ("x-original-uri", "x-forwarded-uri"):
+        forwarded = request.headers.get(name)
+        if forwarded and "next" not in request.query_params:
+            return forwarded
+    return request.query_params.get("next", "/")
+
+
+def _same_site(request: Request) -> None:
+    """Refuse a post that another site made a browser send: it would replace the visitor's own pass."""
+    if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
+        raise _AnswerError(
+            HTTPStatus.FORBIDDEN, "The solution was sent from another site. Solve the check here.", "malformed"
+        )
+
+
+async def _read(request: Request, form: bool) -> tuple[str, str]:
+    """The solution and the URL to go on to, from JSON or from the page's form."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _BODY_BYTES:
+            raise _AnswerError(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {_BODY_BYTES} bytes.", "malformed"
+            )
+    if form:
+        try:
+            fields = parse_qs(body.decode("ascii"), max_num_fields=16)
+        except ValueError as broken:
+            raise _AnswerError(HTTPStatus.BAD_REQUEST, "The form cannot be read.", "malformed") from broken
+        return fields.get("altcha", [""])[0], fields.get("next", ["/"])[0]
+    if not request.headers.get("content-type", "").startswith("application/json"):
+        raise _AnswerError(
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            'Send application/json such as {"altcha": "…"}, or the page\'s form.',
+            "malformed",
+        )
+    try:
+        return msgspec.json.decode(bytes(body), type=_Solved).altcha, "/"
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as broken:
+        raise _AnswerError(HTTPStatus.BAD_REQUEST, 'The body is not {"altcha": "…"}.', "malformed") from broken
+
+
+_PROBLEM: dict[str, Any] = {"description": "A problem document", "content": {"application/problem+json": {}}}
+_EITHER: dict[str, Any] = {**_PROBLEM, "content": {"application/problem+json": {}, "text/html": {}}}
+_CHALLENGE_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The challenge", "content": {"application/json": {}, "text/html": {}}},
+    404: _EITHER,
+    410: _EITHER,
+    503: _EITHER,
+}
+_VERIFY_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The pass", "content": {"application/json": {}}},
+    303: {"description": "The pass as a cookie; back to the page that was wanted"},
+    415: _PROBLEM,
+    **dict.fromkeys((400, 403, 409, 410, 413, 503), _EITHER),
+}
+_ALTCHA = {"type": "object", "required": ["altcha"], "properties": {"altcha": {"type": "string"}}}
+_FORM = {**_ALTCHA, "properties": {"altcha": {"type": "string"}, "next": {"type": "string"}}}
+_VERIFY_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": _ALTCHA},
+            "application/x-www-form-urlencoded": {"schema": _FORM},
+        },
+    }
+}
