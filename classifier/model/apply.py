@@ -6,25 +6,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from classifier.errors import BundleError
 from classifier.events import MICROSECONDS
-from classifier.features.engine import Tables
 from classifier.features.order import sorted_tables
-from classifier.features.spec import COLUMN, FEATURES, spec_hash
 from classifier.features.stream import clients_of, feature_chunks
-from classifier.model.attribution import Explainer
-from classifier.model.bundle import Bundle, load_bundle
-from classifier.model.forest import Forest
-from classifier.model.scorer import Device, Scorer
+from classifier.model.judge import Judge
 from classifier.policy import decide_batch
-
-EXPLAINED_SHARE = 0.01
-"""Reasons are given to requests whose raw score lies above that of all but this share of legitimate ones."""
-REASONS = 3
 
 SCORES = pa.schema([
     ("row", pa.int64()), ("time", pa.float64()), ("client", pa.string()), ("raw", pa.float32()),
@@ -34,46 +23,8 @@ SCORES = pa.schema([
 """What `botsieve score` writes for a request. `time` is in Unix seconds; reasons are joined by a blank."""
 
 
-class Model:
-    """A loaded bundle, ready to score feature rows."""
-
-    def __init__(self, bundle: Bundle, *, device: Device = "auto", threads: int = 1) -> None:
-        """Prepare the scorer and the explainer. Raises BundleError if the bundle's features are not of this version."""
-        self.bundle, manifest = bundle, bundle.manifest
-        unknown = [name for name in manifest.features if name not in COLUMN]
-        if unknown:
-            raise BundleError(f"the bundle {bundle.path} takes features this version has not: {', '.join(unknown[:3])}")
-        self.columns = [COLUMN[name] for name in manifest.features]
-        self.thresholds = manifest.policy_thresholds()
-        self.sizes = Tables.from_slots(manifest.tables)
-        self._scorer = Scorer(bundle, device=device, threads=threads)
-        # Whatever is acted on has reasons, even where the budget is wider than that share.
-        unusual = manifest.policy_curve().threshold(EXPLAINED_SHARE)
-        self._explain_from = np.float32(min(unusual, self.thresholds.challenge, self.thresholds.block))
-        self._explainer: Explainer | None = None
-
-    @classmethod
-    def load(cls, path: str, *, device: Device = "auto", threads: int = 1) -> Model:
-        """Load a bundle from its folder and check that it was made for this version's features."""
-        return cls(load_bundle(path, expect_spec_hash=spec_hash()), device=device, threads=threads)
-
-    def score(self, rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return (raw float32[n], probability float32[n]) of full feature rows, float32[n, features]."""
-        return self._scorer.score(np.ascontiguousarray(rows[:, self.columns]))
-
-    def reasons(self, rows: npt.NDArray[np.float32], raw: npt.NDArray[np.float32]) -> list[str | None]:
-        """Return the reasons of each row, most telling first; None for rows that lie among the legitimate ones."""
-        if self._explainer is None:
-            import onnx
-
-            forest = Forest.from_onnx(onnx.load_from_string(self.bundle.model))
-            names = [FEATURES[column].reason for column in self.columns]
-            self._explainer = Explainer(forest, names, self.bundle.manifest.clip_limit())
-        out: list[str | None] = [None] * len(rows)
-        high = np.flatnonzero(raw >= self._explain_from)
-        for place, found in zip(high, self._explainer.reasons(rows[high][:, self.columns], REASONS), strict=True):
-            out[place] = " ".join(found)
-        return out
+class Model(Judge):
+    """A loaded bundle, ready to score logs."""
 
     def scored(self, tables: Iterable[pa.Table], *, threads: int = 1, secret: bytes | None = None) -> Iterator[Scored]:
         """Score event tables in input order; the results come in the order of time."""

@@ -1,0 +1,75 @@
+"""A loaded bundle as a judge of feature rows: raw score, probability and reasons, the same for a file and for a request."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from classifier.errors import BundleError
+from classifier.features.engine import Tables
+from classifier.features.spec import COLUMN, FEATURES, spec_hash
+from classifier.model.attribution import Explainer
+from classifier.model.bundle import Bundle, load_bundle
+from classifier.model.forest import Forest
+from classifier.model.scorer import Device, Scorer
+
+EXPLAINED_SHARE = 0.01
+"""Reasons are given to requests whose raw score lies above that of all but this share of legitimate ones."""
+REASONS = 3
+
+
+class Judge:
+    """A loaded bundle, ready to score and explain full feature rows, float32[n, features] in the order of `spec.NAMES`."""
+
+    def __init__(self, bundle: Bundle, *, device: Device = "auto", threads: int = 1) -> None:
+        """Prepare the scorer and the explainer. Raises BundleError if the bundle's features are not of this version."""
+        self.bundle, manifest = bundle, bundle.manifest
+        unknown = [name for name in manifest.features if name not in COLUMN]
+        if unknown:
+            raise BundleError(f"the bundle {bundle.path} takes features this version has not: {', '.join(unknown[:3])}")
+        self.columns = [COLUMN[name] for name in manifest.features]
+        self.thresholds = manifest.policy_thresholds()
+        self.sizes = Tables.from_slots(manifest.tables)
+        self._scorer = Scorer(bundle, device=device, threads=threads)
+        # Whatever is acted on has reasons, even where the budget is wider than that share.
+        unusual = manifest.policy_curve().threshold(EXPLAINED_SHARE)
+        self._explain_from = np.float32(min(unusual, self.thresholds.challenge, self.thresholds.block))
+        self._explainer: Explainer | None = None
+
+    @classmethod
+    def load(cls, path: str, *, device: Device = "auto", threads: int = 1) -> Self:
+        """Load a bundle from its folder and check that it was made for this version's features."""
+        return cls(load_bundle(path, expect_spec_hash=spec_hash()), device=device, threads=threads)
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What the graph really runs on."""
+        return self._scorer.providers
+
+    def warm(self) -> None:
+        """Run everything once, so that the first request waits for no compiler."""
+        rows = np.zeros((1, len(FEATURES)), np.float32)
+        self.score(rows)
+        self.reasons(rows, np.full(1, np.inf, np.float32))
+
+    def score(self, rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Return (raw float32[n], probability float32[n]) of full feature rows, float32[n, features]."""
+        return self._scorer.score(np.ascontiguousarray(rows[:, self.columns]))
+
+    def reasons(self, rows: npt.NDArray[np.float32], raw: npt.NDArray[np.float32]) -> list[str | None]:
+        """Return the reasons of each row, most telling first; None for rows that lie among the legitimate ones."""
+        out: list[str | None] = [None] * len(rows)
+        high = np.flatnonzero(raw >= self._explain_from)
+        if not len(high):
+            return out
+        if self._explainer is None:
+            import onnx
+
+            forest = Forest.from_onnx(onnx.load_from_string(self.bundle.model))
+            names = [FEATURES[column].reason for column in self.columns]
+            self._explainer = Explainer(forest, names, self.bundle.manifest.clip_limit())
+        for place, found in zip(high, self._explainer.reasons(rows[high][:, self.columns], REASONS), strict=True):
+            out[place] = " ".join(found) or None
+        return out
