@@ -235,6 +235,74 @@ def features(
 
 
 @app.command()
+def serve(
+    bundle: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--bundle", metavar="DIR|models:/NAME@ALIAS", help="Folder of the model, or its registered name."),
+    ] = None,
+    challenger: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--challenger", metavar="DIR|models:/…", help="A second model, which is scored and never obeyed."),
+    ] = None,
+    host: Annotated[Optional[str], typer.Option("--host", help="Address to listen on [127.0.0.1].")] = None,  # noqa: UP045
+    port: Annotated[Optional[int], typer.Option("--port", help="Port to listen on [8460].")] = None,  # noqa: UP045
+    device: Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda.")] = None,  # noqa: UP045
+    mode: Annotated[Optional[str], typer.Option("--mode", help="shadow or enforce [shadow].")] = None,  # noqa: UP045
+    clock: Annotated[Optional[str], typer.Option("--clock", help="server or event [server].")] = None,  # noqa: UP045
+    journal: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--journal", metavar="DIR", help="Folder for the journal of what was processed."),
+    ] = None,
+    state: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--state", metavar="DIR", help="Folder for snapshots, lists and passes."),
+    ] = None,
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--config", metavar="FILE.toml", help="Settings; docs/configuration.md lists them."),
+    ] = None,
+    registry: Annotated[Path, typer.Option("--registry", metavar="DIR", help="Where models:/… are registered.")] = Path(
+        "mlruns"
+    ),
+) -> None:
+    """Answer a gateway's questions over HTTP.
+
+    Example: `botsieve serve --bundle models:/botsieve@champion --mode enforce`
+    """
+    from classifier.cli.serving import run
+
+    options = {"host": host, "port": port, "device": device, "mode": mode, "clock": clock, "journal": journal}
+    run(bundle, challenger, registry, {**options, "state": state, "config": config})
+
+
+@app.command()
+def replay(
+    logs: Logs,
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the service listens.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where scores go: .parquet, .csv or .jsonl.")],
+    speed: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option("--speed", metavar="X", help="Times the log's own speed [as fast as the service answers]."),
+    ] = None,
+    format: Format = "auto",
+    columns: Columns = None,
+    stamp: Stamp = "auto",
+    rejects: Rejects = None,
+    keep_rejected: KeepRejected = False,
+    max_rejected: MaxRejected = None,
+    quiet: Quiet = False,
+) -> None:
+    """Drive a service (started with `--clock event`) with a log and write what `score` would write.
+
+    Example: `botsieve replay access.log --url http://127.0.0.1:8460 --out replayed.parquet`
+    """
+    from classifier.cli.logs import LogOptions
+    from classifier.cli.replaying import run
+
+    run(LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet), url, out, speed)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for logs, bundle and report.")] = Path(
         "demo"

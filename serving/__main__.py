@@ -1,0 +1,76 @@
+"""`python -m serving`: what `botsieve serve` starts. Options win over `BOTSIEVE_*`, and that over the file of `--config`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from classifier.errors import BotsieveError
+from serving.settings import CONFIG_VARIABLE, Settings, load_settings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the service until it is told to stop; return the exit code."""
+    given = vars(_options().parse_args(arguments))
+    config = given.pop("config")
+    if config is not None:
+        os.environ[CONFIG_VARIABLE] = config
+    try:
+        return serve(load_settings(**given))
+    except BotsieveError as error:
+        print("botsieve: " + " ".join(str(error).split()), file=sys.stderr)
+        return error.exit_code
+
+
+def serve(settings: Settings) -> int:
+    """Load the bundle and serve it."""
+    import uvicorn
+
+    from classifier.model.judge import Judge
+    from serving.app import create_app
+    from serving.logs import configure
+
+    configure(settings.log_level)
+    model = Judge.load(str(settings.bundle), device=settings.device)
+    challenger = None if settings.challenger is None else Judge.load(str(settings.challenger), device=settings.device)
+    app = create_app(settings, model, challenger=challenger)
+    config = uvicorn.Config(app, **uvicorn_options(settings))
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def uvicorn_options(settings: Settings) -> dict[str, Any]:
+    """Return what uvicorn is told: one process, and no header that says who the client is."""
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "proxy_headers": False,  # uvicorn would believe X-Forwarded-For of any peer on loopback
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "date_header": False,
+        "ws": "none",
+        "limit_concurrency": settings.max_connections,
+        "backlog": 2048,
+        "timeout_keep_alive": 75,
+        "timeout_graceful_shutdown": 10,
+    }
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="botsieve serve", description="Serve a bundle over HTTP.")
+    parser.add_argument("--config", metavar="FILE.toml", help="settings; see docs/configuration.md")
+    for name in ("bundle", "challenger", "host", "journal", "state"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--mode", choices=("shadow", "enforce"))
+    parser.add_argument("--clock", choices=("server", "event"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

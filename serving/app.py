@@ -1,0 +1,174 @@
+"""The application: FastAPI for what is asked seldom, raw ASGI in front of it for what is asked all the time.
+
+`create_app` puts the parts together and starts nothing; `Service.__call__` sends each request to the layer that serves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from classifier import __version__
+from classifier.features.engine import Engine
+from classifier.features.hashing import secret_from_environment
+from classifier.model.judge import Judge
+from serving import openapi, routes
+from serving.access import Access
+from serving.authorize import PREFIX, Authorize
+from serving.batching import Batcher
+from serving.gate import Gate
+from serving.hot import Hot
+from serving.metrics import Metrics
+from serving.problems import Problem, Receive, Scope, Send, refuse
+from serving.settings import Settings
+
+log = logging.getLogger("botsieve.serving")
+
+OPEN = ("/healthz", "/readyz", "/v1/challenge/")
+"""Paths that need no token: health, and what clients themselves ask for."""
+
+
+class Service(FastAPI):
+    """The FastAPI application with its gate, and the raw layer in front of its routes."""
+
+    gate: Gate
+    batcher: Batcher
+    access: Access
+    metrics: Metrics
+    hot: Hot
+    authorize: Authorize
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        path = scope["path"]
+        handler = self.hot.routes.get(path)
+        if handler is not None:
+            await self.hot(handler, scope, receive, send)
+        elif path.startswith(PREFIX) and path[len(PREFIX) : len(PREFIX) + 1] in ("", "/"):
+            await self.authorize(scope, receive, send)
+        else:
+            await self._seldom(path, scope, receive, send)
+
+    async def _seldom(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check a request as the raw routes do and hand it to FastAPI, its body read and within the limit."""
+        try:
+            self.access.check_headers(scope["headers"])
+            if not path.startswith(OPEN):
+                self.access.check_bearer(scope["headers"])
+            body = await self.access.body(scope["headers"], receive, self.gate.settings.max_body_bytes)
+        except Problem as problem:
+            self.gate.tallies.rejected[problem.reason] += 1
+            await refuse(send, problem)
+            return
+        await super().__call__(scope, _replay(body, receive), send)
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the OpenAPI document, the raw routes included."""
+        if not self.openapi_schema:
+            self.openapi_schema = openapi.complete(super().openapi(), self.gate.settings)
+        return self.openapi_schema
+
+
+def create_app(
+    settings: Settings,
+    model: Judge,
+    *,
+    now: Callable[[], float] = time.time,
+    secret: bytes | None = None,
+    challenger: Judge | None = None,
+    engine: Engine | None = None,
+) -> Service:
+    """Put a service together. `now` gives Unix seconds; `secret` keys the hashes (that of the environment if None);
+    `engine` is a restored one."""  # fmt: skip
+    key = secret_from_environment() if secret is None else secret
+    gate = Gate(settings, model, key, now, challenger=challenger, engine=engine)
+    app = Service(title="botsieve", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
+    app.gate, app.access, app.metrics = gate, Access(settings), Metrics(gate)
+    app.batcher = Batcher(gate, settings.deadline_s)
+    app.batcher.sizes = app.metrics.batches.observe
+    app.hot = Hot(gate, app.batcher, app.access, app.metrics)
+    app.authorize = Authorize(gate, app.batcher, app.access, app.metrics, key)
+    app.include_router(routes.router(gate, app.metrics, app.access))
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(Exception, _unexpected)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    assert isinstance(app, Service)
+    await asyncio.to_thread(app.gate.model.warm)
+    log.info(
+        "started",
+        extra={
+            "bundle": app.gate.bundle[:16],
+            "providers": app.gate.model.providers,
+            "mode": app.gate.settings.mode,
+            "clock": app.gate.settings.clock,
+        },
+    )
+    yield
+    app.batcher.close()
+    log.info("stopped")
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives a body which has been read, and then whatever comes."""
+    given = False
+
+    async def replayed() -> Any:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
+
+
+def answer(problem: Problem) -> Response:
+    """Return a problem document as a response."""
+    headers = {name.decode(): value.decode() for name, value in problem.headers}
+    content = msgspec.json.encode(problem.document())
+    return Response(content, problem.status, headers, "application/problem+json")
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)
+    request.app.gate.tallies.rejected[error.reason] += 1
+    return answer(error)
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = [(name.lower().encode(), value.encode()) for name, value in (error.headers or {}).items()]
+    reason = {404: "no_route", 405: "method"}.get(error.status_code, "invalid")
+    return await _problem(request, Problem(error.status_code, reason, str(error.detail), headers))
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return await _problem(request, Problem(400, "malformed", "the body is no JSON"))
+    where = ".".join(str(part) for part in first["loc"])
+    return await _problem(request, Problem(422, "invalid", f"{where}: {first['msg']}"[:300]))
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    log.error("a request failed", exc_info=error, extra={"route": request.url.path[:64]})
+    return answer(Problem(500, "failed", "the service failed to answer; its log has the place"))

@@ -1,0 +1,251 @@
+"""`ANY /v1/authorize/{path}`: what gateways ask that know a status and headers, and nothing else.
+
+nginx `auth_request`, Traefik and Caddy forward auth, Envoy ext_authz over HTTP. The answer's status says what is enforced: 200,
+401, 403. Anything that is the gateway's mistake or the service's failure is a 500, so that the gateway's own fail mode acts.
+
+Forwarded headers are read only from peers within `trusted_proxies`, which is empty unless configured, and only those of the
+configured gateway: others may come from the client itself.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from hashlib import blake2b
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
+
+import msgspec
+
+from classifier.logs.address import client_address
+from serving.access import Access, HeaderList, only
+from serving.batching import Batcher
+from serving.gate import Answer, Gate, Live, LiveEvent, Rejected
+from serving.hot import load_of
+from serving.metrics import Metrics
+from serving.problems import PROBLEM, Headers, Problem, Receive, Scope, Send, refuse, respond
+from serving.settings import Settings
+
+PREFIX = "/v1/authorize"
+PASS_HEADER, PASS_COOKIE = b"x-botsieve-pass", "botsieve_pass"
+TOKEN_HEADER = b"x-botsieve-token"
+_STATUS = {"allow": 200, "challenge": 401, "block": 403}
+_SAY = {
+    401: ("challenge", "Solve the challenge of this request, then send it again with the pass that this earns."),
+    403: ("blocked", "This request is blocked: it looks like an attack."),
+}
+
+
+class Forwarded:
+    """Reads the client's request out of a gateway's call."""
+
+    def __init__(self, settings: Settings, secret: bytes) -> None:
+        self._names = settings.names
+        self._account, self._created = settings.account_header.lower(), settings.account_created_header.lower()
+        self._fingerprint = settings.fingerprint_header.lower()
+        self._networks = [ip_network(network) for network in settings.trusted_proxies]
+        self._key = blake2b(b"credential of a header", key=secret[:64]).digest()
+        self.trusts = lru_cache(maxsize=4096)(self._trusts)
+
+    def event(self, scope: Scope) -> LiveEvent:
+        """Return the event. Raises Problem 500 when a trusted gateway does not say who the client is."""
+        headers: HeaderList = scope["headers"]
+        peer = scope["client"][0] if scope.get("client") else ""
+        trusted = self.trusts(peer)
+        names = self._names
+        event = LiveEvent(ip=peer or "unknown", method=scope["method"], path=_own_path(scope))
+        event.user_agent, event.referer = _text(headers, "user-agent"), _text(headers, "referer")
+        event.credential = self._credential(headers)
+        if not trusted:
+            return event
+        event.ip = self._address(headers)
+        event.method = (_text(headers, names.method) if names.method else event.method) or event.method
+        uri = _text(headers, names.uri) if names.uri else None
+        if uri is not None:
+            event.path = _path_of(uri)
+        length = _text(headers, names.length) if names.length else None
+        if length is not None and length.isascii() and length.isdigit() and len(length) < 16:
+            event.request_bytes = int(length)
+        event.account = _text(headers, self._account) or None
+        event.fingerprint = _text(headers, self._fingerprint) or None
+        event.account_created = _number(_text(headers, self._created))
+        return event
+
+    def _trusts(self, peer: str) -> bool:
+        address = _parsed(peer)
+        return address is not None and _within(address, self._networks)
+
+    def _address(self, headers: HeaderList) -> str:
+        name = self._names.address
+        values = [value.decode("latin-1") for key, value in headers if key == name.encode()]
+        if name == "x-forwarded-for":
+            address = self._last_untrusted(",".join(values).split(","))
+        else:
+            address = _parsed(values[0].strip()) if len(values) == 1 else None
+        if address is None:
+            raise Problem(500, "gateway_address", f"the gateway must send the client's address in {name}, once")
+        return client_address(str(address))
+
+    def _last_untrusted(self, hops: list[str]) -> IPv4Address | IPv6Address | None:
+        """Return the newest hop that is no trusted proxy: what stands before it, the client may have written itself."""
+        address = None
+        for hop in reversed(hops):
+            address = _parsed(hop.strip())
+            if address is None or not _within(address, self._networks):
+                return address
+        return address
+
+    def _credential(self, headers: HeaderList) -> str | None:
+        given = only(headers, b"authorization") or only(headers, b"x-api-key")
+        return None if not given else blake2b(given, key=self._key, digest_size=12).hexdigest()
+
+
+class Authorize:
+    """Serves the route for one gate."""
+
+    def __init__(self, gate: Gate, batcher: Batcher, access: Access, metrics: Metrics, secret: bytes) -> None:
+        self._gate, self._batcher, self._access, self._metrics = gate, batcher, access, metrics
+        self._forwarded = Forwarded(gate.settings, secret)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer by status."""
+        try:
+            answer, page = await self._decide(scope)
+        except Problem as problem:
+            self._gate.tallies.rejected[problem.reason] += 1
+            problem.status = 500  # so that the gateway's fail mode acts, whatever is wrong with its call
+            await refuse(send, problem)
+            return
+        status = _STATUS[answer.enforced]
+        headers = _headers(answer)
+        if status == 200:
+            await respond(send, 200, b"", headers)
+        elif page is not None:
+            await respond(send, status, page, [*headers, (b"content-type", b"text/html; charset=utf-8"), *_NO_STORE])
+        else:
+            await respond(send, status, _document(answer, status), [*headers, PROBLEM, *_NO_STORE])
+
+    async def _decide(self, scope: Scope) -> tuple[Answer, bytes | None]:
+        headers: HeaderList = scope["headers"]
+        self._access.check_headers(headers)
+        if not self._access.token_fits(only(headers, TOKEN_HEADER)):
+            raise Problem(500, "token", f"the gateway must send the service's token in {TOKEN_HEADER.decode()}")
+        with self._metrics.latency("authorize"):
+            event = self._forwarded.event(scope)
+            if self._gate.settings.clock == "event":
+                event.time = _number(_text(headers, "x-botsieve-time")) or 0
+            try:
+                pending = self._gate.prepare([event])
+            except Rejected as error:
+                raise Problem(500, error.reason, str(error)) from error
+            load = only(headers, b"x-botsieve-load")
+            arrival = self._gate.arrive(
+                pending[0], Live(carried_pass(headers), None if load is None else load_of(load))
+            )
+            (answer,) = await self._batcher.submit([arrival])
+        return answer, self._page(answer, headers)
+
+    def _page(self, answer: Answer, headers: HeaderList) -> bytes | None:
+        if self._gate.hooks.page is None or answer.enforced == "allow":
+            return None
+        return self._gate.hooks.page(answer, _text(headers, "accept") or "", _text(headers, self._uri_name()) or "/")
+
+    def _uri_name(self) -> str:
+        return self._gate.settings.names.uri
+
+
+_NO_STORE: Headers = ((b"cache-control", b"no-store"), (b"vary", b"accept"))
+
+
+def _headers(answer: Answer) -> list[tuple[bytes, bytes]]:
+    headers = [
+        (b"x-botsieve-decision", answer.decision.encode()),
+        (b"x-botsieve-enforced", answer.enforced.encode()),
+        (b"x-botsieve-id", answer.id.encode()),
+    ]
+    if answer.score is not None:
+        headers.append((b"x-botsieve-score", b"%d" % answer.score))
+    if answer.failed is not None:
+        headers.append((b"x-botsieve-failed", answer.failed.encode()))
+    if answer.enforced == "challenge":
+        headers.append((b"www-authenticate", b"Botsieve"))
+    return headers
+
+
+def _document(answer: Answer, status: int) -> bytes:
+    """Return what a program reads; no reasons, which would tell an attacker what to change."""
+    title, detail = _SAY[status]
+    document = {"type": "about:blank", "title": title, "status": status, "detail": detail, "id": answer.id}
+    if answer.challenge is not None:
+        document["challenge"] = answer.challenge
+    return msgspec.json.encode(document)
+
+
+def carried_pass(headers: HeaderList) -> str | None:
+    """Return the pass in the header, else in the cookie."""
+    given = only(headers, PASS_HEADER)
+    if given is not None:
+        return given.decode("latin-1")
+    for name, value in headers:
+        if name == b"cookie":
+            for part in value.decode("latin-1").split(";"):
+                key, _, content = part.strip().partition("=")
+                if key == PASS_COOKIE:
+                    return content
+    return None
+
+
+def _text(headers: HeaderList, name: str) -> str | None:
+    """Return a header as text if it stands there once; the bytes of UTF-8 where it is that."""
+    if not name:
+        return None
+    value = only(headers, name.encode())
+    if value is None:
+        return None
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
+
+def _own_path(scope: Scope) -> str:
+    """Return the path behind the prefix, with its query, as the gateway asked for it."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    path = raw.decode("latin-1").partition("?")[0].removeprefix(PREFIX) or "/"
+    query = scope.get("query_string", b"").decode("latin-1")
+    return f"{path}?{query}" if query else path
+
+
+def _path_of(uri: str) -> str:
+    """Return path and query of a URI, without scheme and host."""
+    if uri.startswith("/"):
+        return uri
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        return uri or "/"
+    path = parts.path or "/"
+    return f"{path}?{parts.query}" if parts.query else path
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+@lru_cache(maxsize=65_536)
+def _parsed(text: str) -> IPv4Address | IPv6Address | None:
+    """Return an address, IPv4 where it is IPv4 in IPv6; None for what is none. A port or brackets are taken off."""
+    bare = text.removeprefix("[").partition("]")[0] if text.startswith("[") else text
+    if bare.count(":") == 1:
+        bare = bare.partition(":")[0]
+    try:
+        address = ip_address(bare.partition("%")[0])
+    except ValueError:
+        return None
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
+
+
+def _within(address: IPv4Address | IPv6Address, networks: list[IPv4Network | IPv6Network]) -> bool:
+    return any(address in network for network in networks)

@@ -1,0 +1,520 @@
+"""The use case without HTTP: events come in, decisions go out, completions are matched by id.
+
+A request is decided in two steps, so that requests that arrive together share one call of the scorer:
+
+    pending = gate.prepare([event])          # checks only; Rejected leaves no trace
+    arrivals = [gate.arrive(p) for p in pending]     # moves the profiles, in this order
+    judged = gate.judge(arrivals)                    # one call of the scorer; may raise
+    answers = gate.answer(arrivals, judged)          # policy, reasons, mode; `fail` answers instead when judging failed
+
+Time is int64 µs on one running clock that never goes back: an arrival's is at least that of the transition before it, a
+completion's lies after every arrival that was processed before it (but for one of no length, which may follow
+its own arrival directly). That is the order of section "order" in classifier.features.order, so a log of what was processed
+gives the same rows again.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from classifier.errors import InputError
+from classifier.events import MICROSECONDS, Event, check, microseconds
+from classifier.features import layout as at
+from classifier.features.engine import Engine
+from classifier.features.prepare import Events, Preparer
+from classifier.logs.address import client_address
+from classifier.model.judge import Judge
+from classifier.policy import Decision, Thresholds, Verdict, decide
+from serving.settings import FailMode, Rules, Settings
+
+Result = Literal["recorded", "refused", "duplicate", "expired", "unknown"]
+_REFUSED = ("challenge", "block")
+
+
+class Rejected(ValueError):
+    """An event or completion that cannot be taken. `reason` is a word for the counter; nothing has changed."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class LiveEvent(Event, kw_only=True):
+    """An event as a gateway sends it: where the service's clock counts, `time` may be absent and is not read."""
+
+    time: int | float | str = 0  # type: ignore[assignment]
+
+
+class Completion(msgspec.Struct, forbid_unknown_fields=False):
+    """What is known when the response has ended. `verdict` is for logs; a live service knows what it enforced."""
+
+    id: str
+    status: int | None = None
+    duration: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    response_bytes: int | None = None
+    verdict: str | None = None
+
+
+class Answer(msgspec.Struct, omit_defaults=True):
+    """What `/v1/decide` answers. Numbers are null when scoring failed; `failed` then says how the fail mode answered."""
+
+    id: str
+    decision: Verdict
+    enforced: Verdict
+    raw: float | None
+    probability: float | None
+    score: int | None
+    reasons: list[str]
+    family: str | None
+    challenge: dict[str, Any] | None = None
+    warming_up: bool = False
+    failed: FailMode | None = None
+
+
+@dataclass(slots=True)
+class Pending:
+    """A checked event that has not arrived yet."""
+
+    event: Event
+    prepared: Events
+    time: int
+
+
+@dataclass(slots=True)
+class Live:
+    """What a route knows of a request beside its event: what a policy for live traffic may ask for."""
+
+    token: str | None = None
+    """The pass that the client carries."""
+    load: float | None = None
+    """How loaded the gateway says it is, 0 to 1."""
+
+
+@dataclass(slots=True)
+class Arrival:
+    """An arrival that has moved the profiles: its serial number, time in µs, client (16 hex digits) and feature row."""
+
+    serial: int
+    id: str
+    time: int
+    client: str
+    row: npt.NDArray[np.float32]
+    event: Event
+    prepared: Events
+    live: Live
+
+
+@dataclass(slots=True)
+class Judged:
+    """Scores of n arrivals: raw and probability float32[n], reasons joined by blanks or None."""
+
+    raw: npt.NDArray[np.float32]
+    probability: npt.NDArray[np.float32]
+    reasons: list[str | None]
+
+
+@dataclass(slots=True)
+class Decided:
+    """What is kept of a decision, to explain it later: no prompt, no address, no account."""
+
+    id: str
+    time: int
+    client: str
+    decision: Verdict
+    enforced: Verdict
+    raw: float | None
+    probability: float | None
+    score: int | None
+    reasons: list[str]
+    bundle: str
+    path: str
+    completed: bool = False
+    refused: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """Return what `GET /v1/decisions/{id}` tells."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return {**values, "time": self.time / MICROSECONDS}
+
+
+class Recorder(Protocol):
+    """Sees every transition as it is processed: the journal."""
+
+    def arrived(self, arrival: Arrival, decided: Decided) -> None:
+        """Take an arrival that has been answered."""
+        ...
+
+    def ended(self, serial: int, time: int, completion: Event | None) -> None:
+        """Take the end of an arrival at `time` µs; `completion` is None where it expired."""
+        ...
+
+
+@dataclass
+class Hooks:
+    """Where the parts of a live service take hold. Each may be absent; together they change nothing in a calm replay."""
+
+    decide: Callable[[Arrival, float, float, Thresholds], tuple[Decision, Sequence[str]]] | None = None
+    """Decides with circumstances; returns the decision and reasons to put before the model's."""
+    challenge: Callable[[Decided], dict[str, Any]] | None = None
+    """Issues a challenge for a decision that is enforced as one."""
+    page: Callable[[Answer, str, str], bytes | None] | None = None
+    """Makes the page of a refused request from the answer, the Accept header and the URI asked for; None for programs."""
+    recorder: Recorder | None = None
+
+
+@dataclass
+class Tallies:
+    """What happened, for the metrics: each a counter by its labels."""
+
+    decisions: Counter[tuple[str, str]] = field(default_factory=Counter)  # decision, enforced
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)  # reason, decision
+    rejected: Counter[str] = field(default_factory=Counter)
+    completions: Counter[str] = field(default_factory=Counter)
+    failed: Counter[tuple[str, str]] = field(default_factory=Counter)  # cause, fail mode
+    challenger: Counter[tuple[str, str]] = field(default_factory=Counter)  # champion's decision, challenger's
+    tokens: Counter[str] = field(default_factory=Counter)  # asked for, by decision
+
+
+class Gate:
+    """Decides about requests with one engine and one model. Not thread-safe: one event loop owns it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        model: Judge,
+        secret: bytes,
+        now: Callable[[], float],
+        *,
+        challenger: Judge | None = None,
+        engine: Engine | None = None,
+        run: str | None = None,
+    ) -> None:
+        """Make a gate that knows nobody, or goes on with a restored `engine`.
+
+        `now` gives Unix seconds and counts with `--clock server` alone. `run` is the random part of the ids of this start.
+        """
+        self.settings, self.hooks, self.tallies = settings, Hooks(), Tallies()
+        self.rules = Rules(settings)
+        self.engine = engine or Engine(model.sizes, pending_limit=settings.pending_limit, record=self._record)
+        self.challenger = challenger
+        self.model, self.thresholds = model, _thresholds(model, settings)
+        self.mode_override: str | None = None
+        self._run = run or secrets.token_hex(4)
+        self._preparer, self._now = Preparer(secret), now
+        self._events_time = settings.clock == "event"
+        self._ahead = round(settings.ahead_s * MICROSECONDS)
+        self._clock = -1 if self.engine.clock < 0 else int(self.engine.clock)
+        self._last_arrival = (self._clock, -1)  # time, serial
+        self._kept: OrderedDict[int, Decided] = OrderedDict()
+        self._open: dict[int, int] = {}  # when those in flight arrived, µs
+        self._completing: Event | None = None
+
+    # --- what is loaded --------------------------------------------------------------------------------------------------
+
+    def load(self, model: Judge) -> None:
+        """Let another model decide from the next request on. Raises InputError if its tables are of another size."""
+        if model.sizes != self.model.sizes:
+            raise InputError(
+                f"the bundle {model.bundle.path} has tables of another size, and what is remembered does not fit them:"
+                " train with the same --capacity, or restart the service"
+            )
+        self.model, self.thresholds = model, _thresholds(model, self.settings)
+
+    @property
+    def bundle(self) -> str:
+        """Hash that names the bundle which decides."""
+        return self.model.bundle.manifest.manifest_sha256
+
+    # --- time ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def clock(self) -> int:
+        """The running clock, µs; -1 before anything has happened."""
+        return self._clock
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether too little has been seen since an empty start for anything to be enforced."""
+        start = self.engine.start
+        return start is None or self._clock - start < self.settings.warm_up_s * MICROSECONDS
+
+    def advance(self, time: float | str) -> None:
+        """Move the running clock over a quiet stretch of a log that is replayed, so that what follows is not too far ahead.
+
+        Raises Rejected with the service's own clock, or for a time that is none.
+        """
+        if not self._events_time:
+            raise Rejected("clock", "time is the service's own: start it with --clock event to set it")
+        self._clock = max(self._clock, _microseconds(time))
+
+    def _arrival_time(self, event: Event, clock: int) -> int:
+        if not self._events_time:
+            return max(round(self._now() * MICROSECONDS), clock)
+        time = _microseconds(event.time)
+        if clock >= 0 and time > clock + self._ahead:
+            late = (time - clock) / MICROSECONDS
+            raise Rejected(
+                "ahead", f"time lies {late:.0f} s ahead of the running clock, more than {self.settings.ahead_s:g} s"
+            )
+        return max(time, clock)
+
+    # --- arrivals --------------------------------------------------------------------------------------------------------
+
+    def prepare(self, events: Sequence[Event]) -> list[Pending]:
+        """Check events that will arrive in this order. Raises Rejected for the first that cannot be taken; all or none."""
+        clock, pending = self._clock, []
+        for place, event in enumerate(events):
+            try:
+                check(event)
+                event.ip = client_address(event.ip)
+                clock = self._arrival_time(event, clock)
+                event.time = clock / MICROSECONDS  # exact: microseconds(time) gives the same integer again
+                pending.append(Pending(event, self._preparer.arrival(event), clock))
+            except (ValueError, OverflowError) as error:
+                reason = error.reason if isinstance(error, Rejected) else "invalid"
+                where = f"event {place}: " if len(events) > 1 else ""
+                raise Rejected(reason, where + _printable(error)) from error
+        return pending
+
+    def arrive(self, pending: Pending, live: Live | None = None) -> Arrival:
+        """Record an arrival."""
+        time = max(pending.time, self._clock)
+        pending.prepared.time[0] = pending.prepared.end[0] = time
+        pending.event.prompt = None  # all that is kept of it are a hash and a length
+        serial, row = self.engine.arrive(pending.prepared)
+        self._clock = time
+        self._last_arrival = (time, serial)
+        self._open[serial] = time
+        client = f"{int(pending.prepared.hashes[0, at.H_CLIENT]):016x}"
+        return Arrival(
+            serial, f"{serial:x}-{self._run}", time, client, row, pending.event, pending.prepared, live or Live()
+        )
+
+    def judge(self, arrivals: Sequence[Arrival]) -> Judged:
+        """Score and explain arrivals in one call. Changes nothing, so it may run in another thread."""
+        return judge_rows(self.model, _rows(arrivals))
+
+    def answer(self, arrivals: Sequence[Arrival], judged: Judged) -> list[Answer]:
+        """Decide about scored arrivals and keep what was decided. Raises ValueError when a score is no number."""
+        numbers = zip(judged.raw.tolist(), judged.probability.tolist(), strict=True)
+        decided = []
+        for arrival, (raw, probability) in zip(arrivals, numbers, strict=True):
+            if self.hooks.decide is None:
+                decided.append((decide(raw, probability, self.thresholds), ()))
+            else:
+                decided.append(self.hooks.decide(arrival, raw, probability, self.thresholds))
+        answers = []
+        for place, (arrival, (decision, why)) in enumerate(zip(arrivals, decided, strict=True)):
+            own = judged.reasons[place]
+            enforced, warming = self._enforced(arrival, decision.decision)
+            kept = Decided(
+                arrival.id, arrival.time, arrival.client, decision.decision, enforced, float(judged.raw[place]),
+                float(judged.probability[place]), decision.score, [*why, *(own.split() if own else ())], self.bundle,
+                arrival.event.path,
+            )  # fmt: skip
+            answers.append(self._conclude(arrival, kept, warming))
+        self._challenge_champion(arrivals, [d.decision for d, _ in decided])
+        return answers
+
+    def fail(self, arrivals: Sequence[Arrival], cause: str) -> list[Answer]:
+        """Answer by the fail mode, because scoring failed or was late (`cause`)."""
+        answers = []
+        for arrival in arrivals:
+            mode = self.rules.of(arrival.event.path).fail_mode
+            verdict: Verdict = "block" if mode == "closed" else "allow"
+            enforced, warming = self._enforced(arrival, verdict)
+            self.tallies.failed[cause, str(mode)] += 1
+            kept = Decided(
+                arrival.id, arrival.time, arrival.client, verdict, enforced, None, None, None, [f"scoring_{cause}"],
+                self.bundle, arrival.event.path,
+            )  # fmt: skip
+            answers.append(self._conclude(arrival, kept, warming, mode))
+        return answers
+
+    def _conclude(self, arrival: Arrival, kept: Decided, warming: bool, failed: FailMode | None = None) -> Answer:
+        """Keep, count and journal a decision; a request that is refused has ended with it."""
+        self._kept[arrival.serial] = kept
+        if len(self._kept) > self.settings.decisions_kept:
+            self._kept.popitem(last=False)
+        self.tallies.decisions[kept.decision, kept.enforced] += 1
+        self.tallies.tokens[kept.decision] += arrival.event.max_tokens or 0
+        if kept.decision != "allow":
+            self.tallies.reasons.update((reason, kept.decision) for reason in kept.reasons)
+        if self.hooks.recorder is not None:
+            self.hooks.recorder.arrived(arrival, kept)
+        challenge = None
+        if kept.enforced == "challenge" and self.hooks.challenge is not None:
+            challenge = self.hooks.challenge(kept)
+        # With the event's time the log says what became of a request; live, a refused one never reaches the model server,
+        # and waiting for a completion that may not come would count it as in flight.
+        if kept.enforced in _REFUSED and not self._events_time:
+            self._end(arrival.serial, Completion(arrival.id, verdict=kept.enforced))
+            kept.completed = kept.refused = True
+        return Answer(
+            kept.id, kept.decision, kept.enforced, kept.raw, kept.probability, kept.score, kept.reasons, None,
+            challenge, warming, failed,
+        )  # fmt: skip
+
+    def _enforced(self, arrival: Arrival, decision: Verdict) -> tuple[Verdict, bool]:
+        """Return what the gateway is told, and whether that is because of the warm-up."""
+        if decision == "allow":
+            return decision, False
+        mode = self.mode_override or self.rules.of(arrival.event.path).mode
+        if mode == "shadow":
+            return "allow", False
+        warming = self.warming_up
+        return ("allow" if warming else decision), warming
+
+    def _challenge_champion(self, arrivals: Sequence[Arrival], decisions: Sequence[str]) -> None:
+        """Score the same rows with the challenger and count where it would have decided otherwise."""
+        if self.challenger is None:
+            return
+        try:
+            raw, probability = self.challenger.score(_rows(arrivals))
+            thresholds = self.challenger.thresholds
+            others = [
+                decide(r, p, thresholds).decision for r, p in zip(raw.tolist(), probability.tolist(), strict=True)
+            ]
+        except Exception:  # whatever the challenger does, the champion has answered
+            self.tallies.challenger["failed", "failed"] += len(arrivals)
+            return
+        self.tallies.challenger.update(zip(decisions, others, strict=True))
+
+    # --- completions -----------------------------------------------------------------------------------------------------
+
+    def check_completion(self, completion: Completion) -> None:
+        """Raise Rejected when a value of a completion is impossible."""
+        try:
+            check(_ending(completion))
+        except ValueError as error:
+            raise Rejected("invalid", _printable(error)) from error
+
+    def complete(self, completion: Completion) -> Result:
+        """Record a checked completion; what became of it. Only `recorded` moves a profile."""
+        result = self._complete(completion)
+        self.tallies.completions[result] += 1
+        return result
+
+    def _complete(self, completion: Completion) -> Result:
+        serial = self._serial(completion.id)
+        if serial is None:
+            return "unknown"
+        kept = self._kept.get(serial)
+        if kept is not None and kept.refused:
+            return "refused"
+        if kept is not None and kept.completed:
+            return "duplicate"
+        if not self._end(serial, completion):
+            return "expired"
+        if kept is not None:
+            kept.completed = True
+        return "recorded"
+
+    def _end(self, serial: int, completion: Completion) -> bool:
+        """Let an arrival end; False if it is no longer in flight."""
+        values = self.engine.values_of(serial)
+        if values is None or serial not in self._open:
+            return False
+        ending = _ending(completion)
+        kept = self._kept.get(serial)
+        if ending.verdict is None and kept is not None and not self._events_time:
+            ending.verdict = kept.enforced
+        self._preparer.completion(values, ending)
+        time = self._completion_time(serial, ending.duration)
+        self._completing = ending
+        try:
+            done = self.engine.complete(serial, float(time), values)
+        finally:
+            self._completing = None
+        self._clock = max(self._clock, time)
+        return done
+
+    def _completion_time(self, serial: int, duration: float | None) -> int:
+        """Return the moment of a completion, µs: arrival and duration where both are known, and never in the past."""
+        last, newest = self._last_arrival
+        if self._events_time:
+            time = self._open[serial] + (0 if duration is None else round(duration * MICROSECONDS))
+            if time == last == self._clock and serial == newest:
+                return time
+        else:
+            time = round(self._now() * MICROSECONDS)
+        return max(time, self._clock, last + 1)
+
+    def _serial(self, text: str) -> int | None:
+        """Return the serial number in an id of this start; None for any other."""
+        number, dash, run = text.partition("-")
+        if not dash or run != self._run or not number or len(number) > 15 or not set(number) <= _HEX:
+            return None
+        serial = int(number, 16)
+        return serial if serial < self.engine.arrivals and f"{serial:x}" == number else None
+
+    def _record(self, time: float, kind: int, serial: int) -> None:
+        """Forget what has ended, and tell the journal, in the order in which the engine processes it."""
+        if kind != at.ARRIVAL:
+            self._open.pop(serial, None)
+        if self.hooks.recorder is not None and kind != at.ARRIVAL:
+            self.hooks.recorder.ended(serial, int(time), self._completing if kind == at.COMPLETION else None)
+
+    # --- looking back ----------------------------------------------------------------------------------------------------
+
+    def decision(self, text: str) -> Decided | None:
+        """Return what was decided under an id, if it is among the newest."""
+        serial = self._serial(text)
+        return None if serial is None else self._kept.get(serial)
+
+
+_HEX = frozenset("0123456789abcdef")
+
+
+def judge_rows(model: Judge, rows: npt.NDArray[np.float32]) -> Judged:
+    """Score and explain feature rows, float32[n, features]."""
+    raw, probability = model.score(rows)
+    return Judged(raw, probability, model.reasons(rows, raw))
+
+
+def _rows(arrivals: Sequence[Arrival]) -> npt.NDArray[np.float32]:
+    return arrivals[0].row[None, :] if len(arrivals) == 1 else np.stack([arrival.row for arrival in arrivals])
+
+
+def _thresholds(model: Judge, settings: Settings) -> Thresholds:
+    """Return the bundle's thresholds, or those of the budgets that the settings state."""
+    from classifier.policy import Budgets, thresholds_from_curve
+
+    manifest = model.bundle.manifest
+    asked = {"challenge": settings.challenge_budget, "block": settings.block_budget}
+    stated = {name: value for name, value in asked.items() if value is not None}
+    if not stated:
+        return model.thresholds
+    budgets = Budgets(**{**manifest.budgets, **stated})
+    return thresholds_from_curve(manifest.policy_curve(), budgets, tuple(stated))
+
+
+def _ending(completion: Completion) -> Event:
+    """Return a completion as an event, which is what checks and prepares it."""
+    return Event(
+        0, "-", "-", "-", duration=completion.duration, status=completion.status, input_tokens=completion.input_tokens,
+        output_tokens=completion.output_tokens, response_bytes=completion.response_bytes, verdict=completion.verdict,
+    )  # fmt: skip
+
+
+def _microseconds(time: float | str) -> int:
+    try:
+        return microseconds(time)
+    except (ValueError, OverflowError) as error:
+        reason = "is no RFC 3339 text with an offset" if isinstance(time, str) else "is not in the years 1970 to 2261"
+        raise Rejected("invalid", f"time {reason}") from error
+
+
+def _printable(error: Exception) -> str:
+    """Return an error's text, safe to send back: short, and without what a terminal or a log would act on."""
+    return str(error).encode("ascii", "backslashreplace").decode()[:300]

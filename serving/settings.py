@@ -1,0 +1,186 @@
+"""Every setting of the service, in one table: `BOTSIEVE_NAME` in the environment, `name` in a TOML file.
+
+The environment wins over the file, and the command line over both. docs/configuration.md describes each; a test compares the
+two. The key of the hashes, `BOTSIEVE_HASH_KEY`, is read from the environment alone: see `classifier.features.hashing`.
+"""
+
+from __future__ import annotations
+
+import os
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from classifier.errors import InputError
+
+Mode = Literal["shadow", "enforce"]
+FailMode = Literal["open", "closed"]
+Gateway = Literal["forwarded", "nginx", "envoy"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Header = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$", max_length=64)]
+
+CONFIG_VARIABLE = "BOTSIEVE_CONFIG"
+
+
+class Names(NamedTuple):
+    """The headers in which a gateway tells of the client's request; empty for none."""
+
+    method: str
+    uri: str
+    address: str
+    length: str
+
+
+PRESETS: dict[str, Names] = {
+    "forwarded": Names("x-forwarded-method", "x-forwarded-uri", "x-forwarded-for", ""),
+    "nginx": Names("x-original-method", "x-original-uri", "x-real-ip", "x-original-content-length"),
+    "envoy": Names("", "", "x-envoy-external-address", ""),
+}
+
+
+class Route(BaseModel):
+    """What holds for some paths of the gateway. The first route whose pattern fits counts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(description="Pattern of paths, with * and ?, such as /v1/chat/*")
+    mode: Mode | None = Field(None, description="shadow or enforce, instead of the service's mode")
+    fail_mode: FailMode | None = Field(None, description="open or closed, instead of the service's fail mode")
+    registration: bool = Field(False, description="New accounts are made here: budgets of registration hold")
+
+
+class Settings(BaseSettings):
+    """The settings of one service. Raises pydantic's ValidationError; `load_settings` says the same in one line."""
+
+    model_config = SettingsConfigDict(env_prefix="BOTSIEVE_", extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    bundle: Path = Field(description="Folder of the model that decides")
+    challenger: Path | None = Field(None, description="Folder of a second model, which is scored and never obeyed")
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: int = Field(8460, ge=0, le=65_535, description="Port to listen on; 0 for any that is free")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="What runs the model")
+    clock: Literal["server", "event"] = Field("server", description="Whose time counts: the service's, or the event's")
+    mode: Mode = Field("shadow", description="shadow decides and tells the gateway to allow; enforce means it")
+    routes: tuple[Route, ...] = Field((), description="Mode, fail mode and registration by path pattern")
+    warm_up_s: float = Field(3600.0, ge=0, description="s after an empty start in which nothing is enforced")
+    fail_mode: FailMode = Field("open", description="What answers when scoring fails or is late")
+    deadline_s: float = Field(0.1, gt=0, description="s that scoring may take before the fail mode answers")
+    ahead_s: float = Field(300.0, gt=0, description="s that an event may lie ahead of the running clock")
+    challenge_budget: Share | None = Field(None, description="Share of legitimate requests challenged or blocked")
+    block_budget: Share | None = Field(None, description="Share of legitimate requests blocked")
+    registration_challenge_budget: Share | None = Field(None, description="The same, where accounts are made")
+    registration_block_budget: Share | None = Field(None, description="The same, where accounts are made")
+    capacity: float | None = Field(None, gt=0, description="Tokens in flight at which the gateway is full")
+    token: SecretStr | None = Field(None, description="Bearer token for all but health and the challenge pages")
+    trusted_proxies: tuple[str, ...] = Field((), description="Networks whose forwarded headers are believed")
+    gateway: Gateway = Field("forwarded", description="Which forwarded headers are read: forwarded, nginx or envoy")
+    method_header: Header | None = Field(None, description="Header with the request's method; empty for its own")
+    uri_header: Header | None = Field(None, description="Header with the request's URI; empty for its own")
+    address_header: Header | None = Field(None, description="Header with the client's address")
+    length_header: Header | None = Field(None, description="Header with the size of the request's body")
+    account_header: Header = Field("", description="Header with the account that the gateway has verified")
+    account_created_header: Header = Field("", description="Header with when that account was made, Unix s")
+    fingerprint_header: Header = Field("", description="Header with the TLS fingerprint (JA4)")
+    max_body_bytes: int = Field(1 << 20, ge=1024, description="Largest body of a single request, bytes")
+    max_batch_bytes: int = Field(16 << 20, ge=1024, description="Largest body of a list, bytes")
+    max_batch: int = Field(1024, ge=1, description="Most events or completions in a list")
+    max_header_bytes: int = Field(16_384, ge=512, description="Most bytes in the headers of a request")
+    body_timeout_s: float = Field(10.0, gt=0, description="s in which a request must have arrived")
+    max_connections: int = Field(4096, ge=1, description="Connections beyond which new ones are answered 503")
+    pending_limit: int = Field(1_000_000, ge=1, description="Requests in flight that are remembered")
+    decisions_kept: int = Field(100_000, ge=1, description="Newest decisions that /v1/decisions can explain")
+    state: Path | None = Field(None, description="Folder for snapshots, lists, passes and the audit")
+    snapshot_s: float = Field(60.0, gt=0, description="s between snapshots of the state")
+    journal: Path | None = Field(None, description="Folder for the journal of what was processed")
+    journal_days: float = Field(30.0, gt=0, description="Days that the journal is kept")
+    pseudonyms: bool = Field(False, description="Write addresses and accounts only as keyed hashes")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for network in value:
+            ip_network(network)
+        return value
+
+    @field_validator("token")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and (len(value.get_secret_value()) < 16 or not value.get_secret_value().isascii()):
+            raise ValueError("must have 16 ASCII characters or more, e.g. of `openssl rand -hex 32`")
+        return value
+
+    @model_validator(mode="after")
+    def _budgets(self) -> Settings:
+        for least, most in (
+            (self.block_budget, self.challenge_budget),
+            (self.registration_block_budget, self.registration_challenge_budget),
+        ):
+            if least is not None and most is not None and least > most:
+                raise ValueError("a block budget must not be above its challenge budget, which counts blocks too")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the command line, then the environment, then the file that `BOTSIEVE_CONFIG` names."""
+        file = os.environ.get(CONFIG_VARIABLE)
+        toml = (TomlConfigSettingsSource(settings_cls, toml_file=file),) if file else ()
+        return (init_settings, env_settings, *toml)
+
+    @property
+    def names(self) -> Names:
+        """The headers that tell of the client's request: the gateway's, or those named one by one."""
+        own = (self.method_header, self.uri_header, self.address_header, self.length_header)
+        preset = PRESETS[self.gateway]
+        return Names(*(name if mine is None else mine.lower() for name, mine in zip(preset, own, strict=True)))
+
+
+class Rules:
+    """What the settings say about a path: mode, fail mode, registration."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.of = lru_cache(maxsize=4096)(self._of)
+
+    def _of(self, path: str) -> Route:
+        """Return the route of a path, complete."""
+        bare = path.partition("?")[0]
+        settings = self._settings
+        found = next((route for route in settings.routes if fnmatchcase(bare, route.path)), Route(path="*"))
+        return Route(
+            path=found.path,
+            mode=found.mode or settings.mode,
+            fail_mode=found.fail_mode or settings.fail_mode,
+            registration=found.registration,
+        )
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the settings; what is given (and not None) wins. Raises InputError, one line, without the values."""
+    file = os.environ.get(CONFIG_VARIABLE)
+    if file and not Path(file).is_file():
+        raise InputError(f"{CONFIG_VARIABLE} names {file}, which is no file; see docs/configuration.md")
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        reason = first["msg"].removeprefix("Value error, ")
+        hint = "is no setting" if first["type"] == "extra_forbidden" else f"cannot be used: {reason}"
+        raise InputError(f"{name} {hint}; see docs/configuration.md") from error
+    except ValueError as error:  # TOML or JSON that does not parse
+        raise InputError(
+            f"the settings cannot be read ({str(error).splitlines()[0]}); see docs/configuration.md"
+        ) from error
