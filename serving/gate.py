@@ -39,7 +39,7 @@ Result = Literal["recorded", "refused", "duplicate", "expired", "unknown"]
 _REFUSED = ("challenge", "block")
 
 
-class Rejected(ValueError):
+class Rejected(ValueError):  # noqa: N818 - what it is, not a failure
     """An event or completion that cannot be taken. `reason` is a word for the counter; nothing has changed."""
 
     def __init__(self, reason: str, detail: str) -> None:
@@ -50,7 +50,7 @@ class Rejected(ValueError):
 class LiveEvent(Event, kw_only=True):
     """An event as a gateway sends it: where the service's clock counts, `time` may be absent and is not read."""
 
-    time: int | float | str = 0  # type: ignore[assignment]
+    time: int | float | str = 0
 
 
 class Completion(msgspec.Struct, forbid_unknown_fields=False):
@@ -307,7 +307,7 @@ class Gate:
     def answer(self, arrivals: Sequence[Arrival], judged: Judged) -> list[Answer]:
         """Decide about scored arrivals and keep what was decided. Raises ValueError when a score is no number."""
         numbers = zip(judged.raw.tolist(), judged.probability.tolist(), strict=True)
-        decided = []
+        decided: list[tuple[Decision, Sequence[str]]] = []
         for arrival, (raw, probability) in zip(arrivals, numbers, strict=True):
             if self.hooks.decide is None:
                 decided.append((decide(raw, probability, self.thresholds), ()))

@@ -118,7 +118,7 @@ class Hot:
 class _Timed(LiveEvent, kw_only=True):
     """An event where its own time counts."""
 
-    time: int | float | str  # type: ignore[misc]
+    time: int | float | str
 
 
 _JSON = (JSON,)

@@ -18,7 +18,7 @@ PROBLEM = (b"content-type", b"application/problem+json")
 _CLOSE = (b"connection", b"close")
 
 
-class Problem(Exception):
+class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     """A request that is not served: HTTP status, a word for the counter, and what to tell the caller."""
 
     def __init__(self, status: int, reason: str, detail: str, headers: Headers = (), close: bool = False) -> None:

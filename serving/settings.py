@@ -54,6 +54,9 @@ class Route(BaseModel):
     registration: bool = Field(False, description="New accounts are made here: budgets of registration hold")
 
 
+_ANY = Route.model_validate({"path": "*"})
+
+
 class Settings(BaseSettings):
     """The settings of one service. Raises pydantic's ValidationError; `load_settings` says the same in one line."""
 
@@ -158,7 +161,7 @@ class Rules:
         """Return the route of a path, complete."""
         bare = path.partition("?")[0]
         settings = self._settings
-        found = next((route for route in settings.routes if fnmatchcase(bare, route.path)), Route(path="*"))
+        found = next((route for route in settings.routes if fnmatchcase(bare, route.path)), _ANY)
         return Route(
             path=found.path,
             mode=found.mode or settings.mode,
