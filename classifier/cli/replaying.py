@@ -119,6 +119,8 @@ class _Sender:
             transitions.time.tolist(), transitions.kind.tolist(), rows.tolist(), strict=True
         ):  # fmt: skip
             if kind == at.EXPIRY:
+                if row in self.arrivals:
+                    self.flush()
                 self.ends.pop(row)  # it never came: the service lets it expire by itself
                 continue
             if self.pace is not None or kind != self.kind or len(self.group) == GROUP:
