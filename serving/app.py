@@ -21,7 +21,7 @@ from classifier import __version__
 from classifier.features.engine import Engine
 from classifier.features.hashing import secret_from_environment
 from classifier.model.judge import Judge
-from serving import openapi, routes
+from serving import challenging, openapi, routes
 from serving.access import Access
 from serving.authorize import PREFIX, Authorize
 from serving.batching import Batcher
@@ -46,6 +46,8 @@ class Service(FastAPI):
     metrics: Metrics
     hot: Hot
     authorize: Authorize
+    closers: list[Callable[[], None]]
+    """What is to be closed when the service stops, in this order."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -97,10 +99,14 @@ def create_app(
     app = Service(title="botsieve", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.gate, app.access, app.metrics = gate, Access(settings), Metrics(gate)
     app.batcher = Batcher(gate, settings.deadline_s)
+    app.closers = [app.batcher.close]
     app.batcher.sizes = app.metrics.batches.observe
     app.hot = Hot(gate, app.batcher, app.access, app.metrics)
     app.authorize = Authorize(gate, app.batcher, app.access, app.metrics, key)
     app.include_router(routes.router(gate, app.metrics, app.access))
+    challenges, pages = challenging.attach(gate, now, challenging.signing_secret(secret))
+    app.closers.append(challenges.close)
+    app.include_router(pages)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation)
@@ -122,7 +128,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         },
     )
     yield
-    app.batcher.close()
+    for close in app.closers:
+        close()
     log.info("stopped")
 
 

@@ -120,11 +120,11 @@ class Authorize:
         if status == 200:
             await respond(send, 200, b"", headers)
         elif page is not None:
-            await respond(send, status, page, [*headers, (b"content-type", b"text/html; charset=utf-8"), *_NO_STORE])
+            await respond(send, status, page[1], [*headers, *page[0]])
         else:
             await respond(send, status, _document(answer, status), [*headers, PROBLEM, *_NO_STORE])
 
-    async def _decide(self, scope: Scope) -> tuple[Answer, bytes | None]:
+    async def _decide(self, scope: Scope) -> tuple[Answer, tuple[HeaderList, bytes] | None]:
         headers: HeaderList = scope["headers"]
         self._access.check_headers(headers)
         if not self._access.token_fits(only(headers, TOKEN_HEADER)):
@@ -144,7 +144,7 @@ class Authorize:
             (answer,) = await self._batcher.submit([arrival])
         return answer, self._page(answer, headers)
 
-    def _page(self, answer: Answer, headers: HeaderList) -> bytes | None:
+    def _page(self, answer: Answer, headers: HeaderList) -> tuple[HeaderList, bytes] | None:
         if self._gate.hooks.page is None or answer.enforced == "allow":
             return None
         return self._gate.hooks.page(answer, _text(headers, "accept") or "", _text(headers, self._uri_name()) or "/")
@@ -167,7 +167,8 @@ def _headers(answer: Answer) -> list[tuple[bytes, bytes]]:
     if answer.failed is not None:
         headers.append((b"x-botsieve-failed", answer.failed.encode()))
     if answer.enforced == "challenge":
-        headers.append((b"www-authenticate", b"Botsieve"))
+        url = "" if answer.challenge is None else f' challenge="{answer.challenge["url"]}"'
+        headers.append((b"www-authenticate", b"Botsieve" + url.encode()))
     return headers
 
 

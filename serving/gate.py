@@ -166,9 +166,12 @@ class Hooks:
     decide: Callable[[Arrival, float, float, Thresholds], tuple[Decision, Sequence[str]]] | None = None
     """Decides with circumstances; returns the decision and reasons to put before the model's."""
     challenge: Callable[[Decided], dict[str, Any]] | None = None
-    """Issues a challenge for a decision that is enforced as one."""
-    page: Callable[[Answer, str, str], bytes | None] | None = None
-    """Makes the page of a refused request from the answer, the Accept header and the URI asked for; None for programs."""
+    """Tells where the challenge is, for a decision that is enforced as one."""
+    admit: Callable[[str, str], str | None] | None = None
+    """Uses a pass up once for a client: None if it holds, else why not. It lifts a challenge, never a block."""
+    page: Callable[[Answer, str, str], tuple[list[tuple[bytes, bytes]], bytes] | None] | None = None
+    """Makes the page of a refused request from the answer, the Accept header and the URI asked for: its headers and
+    body. None for programs."""
     recorder: Recorder | None = None
 
 
@@ -182,6 +185,8 @@ class Tallies:
     completions: Counter[str] = field(default_factory=Counter)
     failed: Counter[tuple[str, str]] = field(default_factory=Counter)  # cause, fail mode
     challenger: Counter[tuple[str, str]] = field(default_factory=Counter)  # champion's decision, challenger's
+    passes: Counter[str] = field(default_factory=Counter)  # "admitted", or why not
+    challenges: Counter[str] = field(default_factory=Counter)  # "solved", or why not
     tokens: Counter[str] = field(default_factory=Counter)  # asked for, by decision
 
 
@@ -317,6 +322,8 @@ class Gate:
         for place, (arrival, (decision, why)) in enumerate(zip(arrivals, decided, strict=True)):
             own = judged.reasons[place]
             enforced, warming = self._enforced(arrival, decision.decision)
+            if enforced == "challenge" and self._admitted(arrival):
+                enforced, why = "allow", [*why, "pass"]
             kept = Decided(
                 arrival.id, arrival.time, arrival.client, decision.decision, enforced, float(judged.raw[place]),
                 float(judged.probability[place]), decision.score, [*why, *(own.split() if own else ())], self.bundle,
@@ -374,6 +381,14 @@ class Gate:
             return "allow", False
         warming = self.warming_up
         return ("allow" if warming else decision), warming
+
+    def _admitted(self, arrival: Arrival) -> bool:
+        """Whether the client holds a pass, one request of which is then used up."""
+        if self.hooks.admit is None or arrival.live.token is None:
+            return False
+        refusal = self.hooks.admit(arrival.live.token, arrival.client)
+        self.tallies.passes[refusal or "admitted"] += 1
+        return refusal is None
 
     def _challenge_champion(self, arrivals: Sequence[Arrival], decisions: Sequence[str]) -> None:
         """Score the same rows with the challenger and count where it would have decided otherwise."""

@@ -81,6 +81,8 @@ class Metrics(Collector):
         yield _counter("asked_tokens", "max_tokens of the requests decided", ("decision",), _one(tallies.tokens))
         yield _counter("rejected", "Requests that could not be taken", ("reason",), _one(tallies.rejected))
         yield _counter("completions", "Completions by what became of them", ("result",), _one(tallies.completions))
+        yield _counter("passes", "Passes shown where a challenge was due", ("result",), _one(tallies.passes))
+        yield _counter("challenges", "Solutions of challenges", ("result",), _one(tallies.challenges))
         yield _counter("fail_mode_answers", "Answers of the fail mode", ("cause", "mode"), tallies.failed)
         yield _counter("challenger", "Decisions of both models", ("champion", "challenger"), tallies.challenger)
         apart = sum(count for (one, other), count in tallies.challenger.items() if one != other)

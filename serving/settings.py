@@ -99,6 +99,17 @@ class Settings(BaseSettings):
     decisions_kept: int = Field(100_000, ge=1, description="Newest decisions that /v1/decisions can explain")
     state: Path | None = Field(None, description="Folder for snapshots, lists, passes and the audit")
     snapshot_s: float = Field(60.0, gt=0, description="s between snapshots of the state")
+    challenge_s: float = Field(300.0, gt=0, description="s in which a challenge may be solved")
+    challenge_work_least: int = Field(256_000, ge=1, description="PBKDF2 iterations at score 99")
+    challenge_work_most: int = Field(4_096_000, ge=1, description="PBKDF2 iterations at score 1")
+    challenge_path: str = Field(
+        "/v1/challenge", pattern=r"^/[!-~]*[!-.0-~]$", description="Where clients reach challenges"
+    )
+    challenge_secure: bool = Field(True, description="Whether the cookie of a pass needs https")
+    site: str = Field("this site", max_length=200, description="What the challenge page calls the site")
+    contact: str = Field("", max_length=500, description="Link for people whom the challenge page fails")
+    pass_s: float = Field(600.0, gt=0, description="s that a pass holds")
+    pass_requests: int = Field(200, ge=1, description="Requests that a pass serves")
     journal: Path | None = Field(None, description="Folder for the journal of what was processed")
     journal_days: float = Field(30.0, gt=0, description="Days that the journal is kept")
     pseudonyms: bool = Field(False, description="Write addresses and accounts only as keyed hashes")

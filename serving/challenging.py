@@ -1,0 +1,89 @@
+"""Joins challenges and passes to the gate: what `challenge` and `passes` do lies in modules that know of no decision."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fastapi import APIRouter
+
+from classifier.features.hashing import SECRET_VARIABLE
+from serving.challenge import ChallengeOptions, Challenges
+from serving.challenge_routes import Described, PageOptions, Pages, challenge_router, wants_page
+from serving.gate import Answer, Decided, Gate
+from serving.passes import Passes, PassOptions
+
+log = logging.getLogger("botsieve.serving")
+
+
+def attach(gate: Gate, now: Callable[[], float], secret: bytes | None) -> tuple[Challenges, APIRouter]:
+    """Let the gate issue challenges and admit passes; return the challenges, and the routes that clients solve them at.
+
+    `secret` signs both, and must be the same after a restart for passes to go on holding; None takes a random one.
+    """
+    settings = gate.settings
+    moment = (lambda: max(gate.clock, 0) / 1e6) if settings.clock == "event" else now
+    key = secrets.token_bytes(32) if secret is None else secret
+    challenges = Challenges(
+        key,
+        _folder(settings.state),
+        ChallengeOptions(
+            lifetime_s=settings.challenge_s,
+            work_least=settings.challenge_work_least,
+            work_most=settings.challenge_work_most,
+            path=settings.challenge_path,
+        ),
+        moment,
+    )
+    passes = Passes(key, PassOptions(lifetime_s=settings.pass_s, requests=settings.pass_requests), moment)
+    options = PageOptions(settings.site, settings.contact, settings.challenge_secure)
+    pages = Pages(challenges, passes, options)
+
+    def brief(kept: Decided) -> dict[str, Any]:
+        return dict(challenges.brief(kept.id))
+
+    def described(identity: str) -> Described | None:
+        kept = gate.decision(identity)
+        if kept is None or kept.enforced != "challenge" or kept.score is None:
+            return None
+        return Described(kept.client, kept.score, kept.time / 1e6)
+
+    def made(answer: Answer, accept: str, uri: str) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
+        if answer.enforced != "challenge" or not wants_page(accept):
+            return None
+        page = pages.challenge(answer.id, uri, 401)
+        return [header for header in page.raw_headers if header[0] != b"content-length"], bytes(page.body)
+
+    def outcome(identity: str | None, result: str) -> None:
+        gate.tallies.challenges[result] += 1
+
+    gate.hooks.challenge, gate.hooks.admit, gate.hooks.page = brief, passes.admit, made
+    return challenges, challenge_router(challenges, passes, described, page=options, on_outcome=outcome)
+
+
+def signing_secret(given: bytes | None) -> bytes | None:
+    """Return what signs challenges and passes: a secret that was set. The public default of the hashes signs nothing."""
+    if given is not None:
+        return given
+    text = os.environ.get(SECRET_VARIABLE)
+    if text is None:
+        log.warning(f"{SECRET_VARIABLE} is not set: hashes can be guessed, and passes end with this process")
+        return None
+    return text.encode()
+
+
+_temporary: list[TemporaryDirectory[str]] = []
+"""Folders of services without a state folder: they live as long as the process."""
+
+
+def _folder(state: Path | None) -> Path:
+    if state is not None:
+        state.mkdir(parents=True, exist_ok=True)
+        return state
+    _temporary.append(TemporaryDirectory(prefix="botsieve-", ignore_cleanup_errors=True))
+    return Path(_temporary[-1].name)
