@@ -34,7 +34,7 @@ _siphash24 = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ct
 def _hash_spans() -> Any:
     """Compile the loop that calls libsodium. Not cached on disk: the address of a C function changes every start."""
 
-    @njit(nogil=True)
+    @njit(nogil=True, _nrt=False)
     def hash_spans(data, start, stop, key, out):  # type: ignore[no-untyped-def]
         for i in range(len(out)):
             if stop[i] >= start[i]:

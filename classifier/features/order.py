@@ -43,24 +43,39 @@ class Transitions:
     arrivals: npt.NDArray[np.int64]
 
 
-@njit(cache=True, nogil=True)
-def _merge(time, arrivals, immediate, ends, end_kinds, end_events, until, out_time, out_kind, out_event):  # type: ignore[no-untyped-def]  # fmt: skip
-    """Merge arrivals and ends, both in order, up to the last arrival and `until`; return (transitions, ends taken)."""
+@njit(cache=True, nogil=True, _nrt=False)
+def _ends_of(time, end, out_time, out_event):  # type: ignore[no-untyped-def]
+    """List the ends that do not follow their arrival at once, an expiry in place of a late one; return how many."""
+    m = 0
+    for i in range(len(time)):
+        if end[i] > time[i]:
+            out_time[m], out_event[m] = min(end[i], time[i] + EXPIRY_US), i
+            m += 1
+    return m
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _merge(time, end, held, ends, owners, until, out_time, out_kind, out_event):  # type: ignore[no-untyped-def]
+    """Merge arrivals (the events from `held` on) and ends, both in order, up to the last arrival and `until`.
+
+    Return (transitions, ends taken).
+    """
     m = 0
     e = 0
-    for i in range(len(arrivals)):
-        event = arrivals[i]
-        while e < len(ends) and ends[e] <= time[event]:
-            out_time[m], out_kind[m], out_event[m] = ends[e], end_kinds[e], end_events[e]
+    for i in range(held, len(time)):
+        while e < len(ends) and ends[e] <= time[i]:
+            kind = at.EXPIRY if end[owners[e]] > ends[e] else at.COMPLETION
+            out_time[m], out_kind[m], out_event[m] = ends[e], kind, owners[e]
             m += 1
             e += 1
-        out_time[m], out_kind[m], out_event[m] = time[event], at.ARRIVAL, event
+        out_time[m], out_kind[m], out_event[m] = time[i], at.ARRIVAL, i
         m += 1
-        if immediate[event]:
-            out_time[m], out_kind[m], out_event[m] = time[event], at.COMPLETION, event
+        if end[i] <= time[i]:
+            out_time[m], out_kind[m], out_event[m] = time[i], at.COMPLETION, i
             m += 1
     while e < len(ends) and ends[e] <= until:
-        out_time[m], out_kind[m], out_event[m] = ends[e], end_kinds[e], end_events[e]
+        kind = at.EXPIRY if end[owners[e]] > ends[e] else at.COMPLETION
+        out_time[m], out_kind[m], out_event[m] = ends[e], kind, owners[e]
         m += 1
         e += 1
     return m, e
@@ -80,30 +95,29 @@ class Orderer:
         events = Events.join([self._carried, chunk]) if held else chunk
         serials = np.concatenate([self._serials, np.arange(self._next_serial, self._next_serial + len(chunk))])
         self._next_serial += len(chunk)
-        immediate = events.end <= events.time
-        arrivals = np.arange(held, len(events))
-        ends, kinds, owners = _ends_in_order(events, immediate)
+        ends, owners = _ends_in_order(events)
         room = 2 * len(events)
         time, kind, event = np.empty(room), np.empty(room, np.uint8), np.empty(room, np.int64)
         until = np.inf if last else -np.inf
-        m, taken = _merge(
-            events.time, arrivals, immediate, ends, kinds, owners, until, time, kind, event
-        )  # fmt: skip
+        m, taken = _merge(events.time, events.end, held, ends, owners, until, time, kind, event)
         rest = np.sort(owners[taken:])
         self._carried, self._serials = events.take(rest), serials[rest]
-        return Transitions(time[:m], kind[:m], event[:m], events, serials, arrivals)
+        return Transitions(time[:m], kind[:m], event[:m], events, serials, np.arange(held, len(events)))
 
 
-def _ends_in_order(
-    events: Events, immediate: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-    """Return (times, kinds, event rows) of the ends that do not follow their arrival at once, by (time, input row)."""
-    owners = np.flatnonzero(~immediate)
-    expires = events.end[owners] > events.time[owners] + EXPIRY_US
-    ends = np.where(expires, events.time[owners] + EXPIRY_US, events.end[owners])
-    order = np.lexsort((events.row[owners], ends))
-    kinds = np.where(expires, at.EXPIRY, at.COMPLETION).astype(np.uint8)
-    return ends[order], kinds[order], owners[order]
+def _ends_in_order(events: Events) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return (times, event rows) of the ends that do not follow their arrival at once, by (time, input row)."""
+    ends, owners = np.empty(len(events), np.int64), np.empty(len(events), np.int64)
+    count = _ends_of(events.time, events.end, ends, owners)
+    ends, owners = ends[:count], owners[:count]
+    bits = len(events).bit_length()
+    first = int(ends.min(initial=np.iinfo(np.int64).max))
+    if count == 0 or int(ends.max()) - first >= 1 << (63 - bits) or np.any(events.row[1:] < events.row[:-1]):
+        order = np.lexsort((events.row[owners], ends))
+        return ends[order], owners[order]
+    # Times and owners fit one number, and the owners are in the order of the input: sort plain integers.
+    packed = np.sort(((ends - first) << bits) | owners)
+    return (packed >> bits) + first, packed & ((1 << bits) - 1)
 
 
 def sort_events(events: Events) -> Events:

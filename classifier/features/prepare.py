@@ -29,7 +29,8 @@ from classifier.features.prompts import fold, fold_all
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-_DOT, _COLON = ord("."), ord(":")
+_DOT = ord(".")
+_G, _E, _T, _P, _O, _S = (ord(letter) for letter in "GETPOS")
 
 
 @dataclass(slots=True)
@@ -68,15 +69,88 @@ class Events:
         return Events(zeros, zeros.copy(), hashes, values, np.arange(n))
 
 
-@njit(cache=True, nogil=True)
-def _log_of(values, shift, floor, out):  # type: ignore[no-untyped-def]
-    """log2(max(values + shift, floor)); NaN stays NaN."""
-    for i in range(len(values)):
-        v = values[i] + shift
-        out[i] = v if np.isnan(v) else log2_positive(max(v, floor))
+_compiled = njit(cache=True, nogil=True, _nrt=False)
+"""Without reference counts, which would take as long as the work: these functions allocate nothing."""
+_inlined = njit(cache=True, nogil=True, forceinline=True, _nrt=False)
 
 
-@njit(cache=True, nogil=True)
+@_inlined
+def _log_of(value, shift, floor):  # type: ignore[no-untyped-def]
+    """log2(max(value + shift, floor)); NaN stays NaN."""
+    value += shift
+    return value if math.isnan(value) else log2_positive(max(value, floor))
+
+
+@_inlined
+def _account_age(time, created):  # type: ignore[no-untyped-def]
+    """Log age at `time` (µs) of an account made at `created` (s), at least 0; NaN stays NaN."""
+    age = time * (1.0 / MICROSECONDS) - created
+    return _log_of(0.0 if age < 0.0 else age, 1.0, 1.0)
+
+
+@_inlined
+def _method_code(data, start, stop):  # type: ignore[no-untyped-def]
+    """1 for POST, 0 for GET, -1 for another method or none."""
+    if (
+        stop - start == 4
+        and data[start] == _P
+        and data[start + 1] == _O
+        and data[start + 2] == _S
+        and data[start + 3] == _T
+    ):
+        return 1.0
+    if stop - start == 3 and data[start] == _G and data[start + 1] == _E and data[start + 2] == _T:
+        return 0.0
+    return -1.0
+
+
+@_compiled
+def _fill_values(  # type: ignore[no-untyped-def]
+    time, duration, method, method_start, method_stop, referer, request_bytes, asked, created, prompt_length,
+    status, input_tokens, output_tokens, response_bytes, refused, values,
+):  # fmt: skip
+    """Fill the values that are numbers of the event itself."""
+    for i in range(len(time)):
+        values[i, at.V_POST] = _method_code(method, method_start[i], method_stop[i])
+        values[i, at.V_REFERER] = referer[i]
+        values[i, at.V_REQUEST] = _log_of(request_bytes[i], 1.0, 1.0)
+        values[i, at.V_CAP] = _log_of(asked[i], 1.0, 1.0)
+        values[i, at.V_AGE] = _account_age(time[i], created[i])
+        values[i, at.V_PROMPT] = _log_of(prompt_length[i], 1.0, 1.0)
+        values[i, at.V_ASKED] = asked[i]
+        values[i, at.V_DURATION] = _log_of(duration[i], 0.0, 1e-3)
+        values[i, at.V_STATUS] = status[i]
+        values[i, at.V_IN] = input_tokens[i]
+        values[i, at.V_OUT] = output_tokens[i]
+        values[i, at.V_RESPONSE] = _log_of(response_bytes[i], 1.0, 1.0)
+        values[i, at.V_REFUSED] = refused[i]
+
+
+@_compiled
+def _fill_hashes(  # type: ignore[no-untyped-def]
+    address, network, account, credential, fingerprint, model, prompt, path_code, path_hashes, path_numbers,
+    agent_code, agent_hash, agent_class_of, hashes, values,
+):  # fmt: skip
+    """Fill the hashes, and the values that depend on the path and the user agent alone."""
+    for i in range(len(address)):
+        path, agent = path_code[i], agent_code[i]
+        hashes[i, at.H_CLIENT] = account[i] if account[i] != 0 else address[i]
+        hashes[i, at.H_ADDRESS] = address[i]
+        hashes[i, at.H_NETWORK] = network[i]
+        hashes[i, at.H_FINGERPRINT] = fingerprint[i] if fingerprint[i] != 0 else agent_hash[agent]
+        hashes[i, at.H_TEMPLATE] = prompt[i] if prompt[i] != 0 else path_hashes[path, 1]
+        hashes[i, at.H_PATH] = path_hashes[path, 0]
+        hashes[i, at.H_MODEL] = model[i]
+        hashes[i, at.H_CREDENTIAL] = credential[i]
+        values[i, at.V_DEPTH] = path_numbers[path, 0]
+        values[i, at.V_LENGTH] = path_numbers[path, 1]
+        values[i, at.V_QUERY] = path_numbers[path, 2]
+        values[i, at.V_ASSET] = path_numbers[path, 3]
+        values[i, at.V_PROBE] = path_numbers[path, 4]
+        values[i, at.V_AGENT] = agent_class_of[agent]
+
+
+@_compiled
 def _network_ends(data, start, stop):  # type: ignore[no-untyped-def]
     """For IPv4 text: where its /24 ends (before the last dot). For anything else: -2."""
     for i in range(len(start)):
@@ -107,17 +181,28 @@ def network_text(ip: str) -> str:
     return ip
 
 
-def _coded(column: pa.Array) -> tuple[Integers, list[Any]]:
-    """Return (codes int64[n], texts): each value is texts[code]; null is a text of its own, None."""
+def _coded(column: pa.Array) -> tuple[npt.NDArray[np.int32], list[Any]]:
+    """Return (codes int32[n], texts): each value is texts[code]; null is a text of its own, None."""
     coded = column.dictionary_encode()
     texts = coded.dictionary.to_pylist()
-    codes = coded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False).astype(np.int64)
-    return codes, [*texts, None]
+    return coded.indices.fill_null(len(texts)).to_numpy(zero_copy_only=False), [*texts, None]
 
 
 def _numbers(column: pa.Array) -> Floats:
     """Return a numeric column as float64[n], NaN where null."""
+    if column.null_count == len(column):
+        return np.full(len(column), np.nan)
     return np.asarray(pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False), np.float64)
+
+
+@_compiled
+def _log_of_one(value, shift, floor):  # type: ignore[no-untyped-def]
+    return _log_of(value, shift, floor)
+
+
+@_compiled
+def _age_of_one(time, created):  # type: ignore[no-untyped-def]
+    return _account_age(time, created)
 
 
 class Preparer:
@@ -138,7 +223,6 @@ class Preparer:
         }
         self._agent_of = cached(self._hash_agent)
         self._path_of = cached(self._hash_path_template)
-        self._scratch = np.empty(1), np.empty(1)
 
     def _hash_agent(self, user_agent: str | None) -> int:
         return 0 if not user_agent else self._agent.of(normal_agent(user_agent))
@@ -159,66 +243,39 @@ class Preparer:
         time = column["time"].to_numpy(zero_copy_only=False).astype(np.int64)
         duration = _numbers(column["duration"])
         end = time + np.rint(np.nan_to_num(duration) * MICROSECONDS).astype(np.int64)
-        hashes, values = np.zeros((n, at.HASHES), np.uint64), np.empty((n, at.VALUES))
-        self._hash_identities(column, hashes)
-        self._hash_contents(column, hashes, values)
-        self._agents(column, hashes, values)
-        self._values(column, time, duration, values)
+        hashes, values = np.empty((n, at.HASHES), np.uint64), np.empty((n, at.VALUES))
+        self._hash(column, hashes, values)
+        methods = text_spans(column["method"])
+        refused = pc.is_in(column["verdict"], value_set=pa.array(["challenge", "block"]))
+        _fill_values(
+            time, duration, *methods, column["referer"].is_valid().to_numpy(zero_copy_only=False),
+            *(_numbers(column[name]) for name in ("request_bytes", "max_tokens", "account_created")),
+            _numbers(pc.utf8_length(column["prompt"])),
+            *(_numbers(column[name]) for name in ("status", "input_tokens", "output_tokens", "response_bytes")),
+            refused.to_numpy(zero_copy_only=False), values,
+        )  # fmt: skip
         return Events(time, end, hashes, values, np.arange(first_row, first_row + n))
 
-    def _hash_identities(self, column: dict[str, pa.Array], hashes: npt.NDArray[np.uint64]) -> None:
+    def _hash(self, column: dict[str, pa.Array], hashes: npt.NDArray[np.uint64], values: Floats) -> None:
+        """Fill the hashes, and the values that are looked up by path and user agent."""
         data, start, stop = text_spans(column["ip"])
-        hashes[:, at.H_ADDRESS] = self._address.of_spans(data, start, stop)
+        address = self._address.of_spans(data, start, stop)
         _network_ends(data, start, stop)
-        hashes[:, at.H_NETWORK] = self._network.of_spans(data, start, stop)
+        network = self._network.of_spans(data, start, stop)
         for i in np.flatnonzero(stop == -2):
-            hashes[i, at.H_NETWORK] = self._one["network"](network_text(column["ip"][i].as_py()))
-        account = self._account.of_column(column["account"])
-        hashes[:, at.H_CLIENT] = np.where(account != 0, account, hashes[:, at.H_ADDRESS])
-        hashes[:, at.H_CREDENTIAL] = self._credential.of_column(column["credential"])
-
-    def _hash_contents(self, column: dict[str, pa.Array], hashes: npt.NDArray[np.uint64], values: Floats) -> None:
-        codes, models = _coded(column["model"])
-        hashes[:, at.H_MODEL] = np.array([self._one["model"](m) for m in models], np.uint64)[codes]
-        codes, paths = _coded(column["path"])
-        hashes[:, at.H_PATH] = np.array([self._one["path"](p) for p in paths], np.uint64)[codes]
-        template = np.array([self._path_of(p) for p in paths], np.uint64)[codes]
-        data, start, stop = text_spans(column["prompt"])
-        prompt = self._prompt.of_spans(*fold_all(data, start, stop))
-        hashes[:, at.H_TEMPLATE] = np.where(prompt != 0, prompt, template)
-        traits = np.array([_path_numbers(p) for p in paths])
-        values[:, [at.V_DEPTH, at.V_LENGTH, at.V_QUERY, at.V_ASSET, at.V_PROBE]] = traits[codes]
-
-    def _agents(self, column: dict[str, pa.Array], hashes: npt.NDArray[np.uint64], values: Floats) -> None:
-        codes, agents = _coded(column["user_agent"])
-        agent = np.array([self._agent_of(a) for a in agents], np.uint64)[codes]
-        values[:, at.V_AGENT] = np.array([agent_class(a) for a in agents], np.float64)[codes]
-        codes, fingerprints = _coded(column["fingerprint"])
-        known = np.array([self._one["fingerprint"](f) for f in fingerprints], np.uint64)[codes]
-        hashes[:, at.H_FINGERPRINT] = np.where(known != 0, known, agent)
-
-    def _values(self, column: dict[str, pa.Array], time: Integers, duration: Floats, values: Floats) -> None:
-        codes, methods = _coded(column["method"])
-        values[:, at.V_POST] = np.array([_method_number(m) for m in methods], np.float64)[codes]
-        values[:, at.V_REFERER] = column["referer"].is_valid().to_numpy(zero_copy_only=False)
-        asked = _numbers(column["max_tokens"])
-        values[:, at.V_ASKED] = asked
-        age = np.maximum(time * (1.0 / MICROSECONDS) - _numbers(column["account_created"]), 0.0)
-        length = _numbers(pc.utf8_length(column["prompt"]))
-        for index, numbers, shift, floor in (
-            (at.V_REQUEST, _numbers(column["request_bytes"]), 1.0, 1.0),
-            (at.V_CAP, asked, 1.0, 1.0),
-            (at.V_AGE, age, 1.0, 1.0),
-            (at.V_PROMPT, length, 1.0, 1.0),
-            (at.V_RESPONSE, _numbers(column["response_bytes"]), 1.0, 1.0),
-            (at.V_DURATION, duration, 0.0, 1e-3),
-        ):
-            _log_of(numbers, shift, floor, values[:, index])
-        values[:, at.V_STATUS] = _numbers(column["status"])
-        values[:, at.V_IN] = _numbers(column["input_tokens"])
-        values[:, at.V_OUT] = _numbers(column["output_tokens"])
-        refused = pc.is_in(column["verdict"], value_set=pa.array(["challenge", "block"]))
-        values[:, at.V_REFUSED] = refused.to_numpy(zero_copy_only=False)
+            network[i] = self._one["network"](network_text(column["ip"][i].as_py()))
+        path_codes, paths = _coded(column["path"])
+        agent_codes, agents = _coded(column["user_agent"])
+        _fill_hashes(
+            address, network, self._account.of_column(column["account"]), self._credential.of_column(column["credential"]),
+            self._fingerprint.of_column(column["fingerprint"]), self._model.of_column(column["model"]),
+            self._prompt.of_spans(*fold_all(*text_spans(column["prompt"]))),
+            path_codes, np.array([(self._one["path"](p), self._path_of(p)) for p in paths], np.uint64),
+            np.array([_path_numbers(p) for p in paths]),
+            agent_codes, np.array([self._agent_of(a) for a in agents], np.uint64),
+            np.array([agent_class(a) for a in agents], np.float64),
+            hashes, values,
+        )  # fmt: skip
 
     # --- one event -----------------------------------------------------------------------------------------------------
 
@@ -244,32 +301,25 @@ class Preparer:
         values[at.V_REFERER] = event.referer is not None
         if event.max_tokens is not None:
             values[at.V_ASKED] = event.max_tokens
-            values[at.V_CAP] = self._log(event.max_tokens, 1.0, 1.0)
+            values[at.V_CAP] = _log_of_one(float(event.max_tokens), 1.0, 1.0)
         if event.request_bytes is not None:
-            values[at.V_REQUEST] = self._log(event.request_bytes, 1.0, 1.0)
+            values[at.V_REQUEST] = _log_of_one(float(event.request_bytes), 1.0, 1.0)
         if event.account_created is not None:
-            age = max(out.time[0] * (1.0 / MICROSECONDS) - event.account_created, 0.0)
-            values[at.V_AGE] = self._log(age, 1.0, 1.0)
+            values[at.V_AGE] = _age_of_one(out.time[0], float(event.account_created))
         if event.prompt is not None:
-            values[at.V_PROMPT] = self._log(len(event.prompt), 1.0, 1.0)
+            values[at.V_PROMPT] = _log_of_one(float(len(event.prompt)), 1.0, 1.0)
         return out
 
     def completion(self, values: Floats, event: Event) -> None:
         """Add what is known when the response has ended to the values (float64[VALUES]) of the event's arrival."""
         missing = float("nan")
-        values[at.V_DURATION] = missing if event.duration is None else self._log(event.duration, 0.0, 1e-3)
+        values[at.V_DURATION] = missing if event.duration is None else _log_of_one(float(event.duration), 0.0, 1e-3)
         values[at.V_STATUS] = missing if event.status is None else event.status
         values[at.V_IN] = missing if event.input_tokens is None else event.input_tokens
         values[at.V_OUT] = missing if event.output_tokens is None else event.output_tokens
         size = event.response_bytes
-        values[at.V_RESPONSE] = missing if size is None else self._log(size, 1.0, 1.0)
+        values[at.V_RESPONSE] = missing if size is None else _log_of_one(float(size), 1.0, 1.0)
         values[at.V_REFUSED] = event.verdict in ("challenge", "block")
-
-    def _log(self, value: float, shift: float, floor: float) -> float:
-        number, out = self._scratch
-        number[0] = value
-        _log_of(number, shift, floor, out)
-        return float(out[0])
 
 
 _METHODS = {"GET": 0.0, "POST": 1.0}

@@ -27,7 +27,7 @@ ONE = np.uint64(1)
 ZERO = np.uint64(0)
 BLOCK = 1024
 """Transitions after which the next entity kind has its turn: their event rows fit a core's cache."""
-AHEAD = 12
+AHEAD = 5
 """Transitions between asking for a profile's cache lines and using them."""
 EVERYONE = ENTITIES.index("everyone")
 

@@ -15,7 +15,8 @@ from classifier.features.hashing import secret_from_environment
 from classifier.features.order import Orderer, sorted_tables
 from classifier.features.prepare import Preparer
 
-CHUNK_ROWS = 65_536
+CHUNK_ROWS = 16_384
+"""Events that are prepared at a time: their rows of features stay in memory that the next ones use again."""
 
 
 @dataclass(slots=True)
