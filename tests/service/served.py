@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,9 +127,9 @@ def client_of(app: Any, **options: Any) -> TestClient:
 
 
 @pytest.fixture
-def live(judge: Judge) -> Iterator[tuple[Service, TestClient]]:
+def live(judge: Judge) -> tuple[Service, TestClient]:
     app = service(judge)
-    yield app, client_of(app)
+    return app, client_of(app)
 
 
 def post(client: TestClient, path: str, body: Any, **headers: str) -> Any:

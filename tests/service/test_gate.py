@@ -1,0 +1,274 @@
+"""Modes, warm-up, fail modes, refused requests, challenges and passes, and what gateways learn by status."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import altcha
+import numpy as np
+import pytest
+
+from classifier.model.judge import Judge
+from serving.app import Service
+from serving.batching import TRUST_AFTER_S, Batcher
+from serving.gate import Judged, LiveEvent
+from tests.service.served import (  # noqa: F401
+    START,
+    Moment,
+    bundle,
+    client_of,
+    event,
+    judge,
+    live,
+    post,
+    service,
+)
+
+TOKEN = "a token of the tests, long enough"
+PROXY = "192.0.2.1"
+
+
+def scored(app: Service, raw: float, times: list[int] | None = None) -> None:
+    """Let every row have this raw score."""
+
+    def fixed(arrivals: Any) -> Judged:
+        if times is not None:
+            times.append(len(arrivals))
+        n = len(arrivals)
+        return Judged(np.full(n, raw, np.float32), np.full(n, 0.4, np.float32), ["rate"] * n)
+
+    app.batcher._judge = fixed
+
+
+def of(judge: Judge, name: str) -> float:  # noqa: F811
+    return {"allow": -9.0, "challenge": judge.thresholds.challenge, "block": judge.thresholds.block}[name]
+
+
+@pytest.mark.parametrize("decision", ["allow", "challenge", "block"])
+@pytest.mark.parametrize("mode", ["shadow", "enforce"])
+def test_shadow_decides_and_enforces_nothing(judge: Judge, mode: str, decision: str) -> None:  # noqa: F811
+    app = service(judge, mode=mode)
+    scored(app, of(judge, decision))
+    answer = post(client_of(app), "/v1/decide", event()).json()
+    assert answer["decision"] == decision
+    assert answer["enforced"] == (decision if mode == "enforce" else "allow")
+
+
+def test_the_first_route_that_fits_sets_the_mode(judge: Judge) -> None:  # noqa: F811
+    routes = [{"path": "/v1/chat/*", "mode": "enforce"}, {"path": "/v1/*", "mode": "shadow"}]
+    app = service(judge, mode="enforce", routes=routes)
+    scored(app, of(judge, "block"))
+    client = client_of(app)
+    told = {
+        path: post(client, "/v1/decide", event(path=path)).json()["enforced"]
+        for path in ("/v1/chat/x?y=1", "/v1/x", "/")
+    }
+    assert told == {"/v1/chat/x?y=1": "block", "/v1/x": "allow", "/": "block"}
+
+
+def test_a_young_service_enforces_nothing_and_says_so(judge: Judge) -> None:  # noqa: F811
+    now = Moment()
+    app = service(judge, now, warm_up_s=60.0)
+    scored(app, of(judge, "block"))
+    client = client_of(app)
+    young = post(client, "/v1/decide", event()).json()
+    assert (young["decision"], young["enforced"], young["warming_up"]) == ("block", "allow", True)
+    assert client.get("/readyz").json()["warming_up"]
+    now.seconds += 61
+    assert post(client, "/v1/decide", event()).json()["enforced"] == "block"
+    assert not client.get("/readyz").json()["warming_up"]
+
+
+def test_what_is_refused_has_ended_and_moves_no_sums(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    scored(app, of(judge, "block"))
+    client = client_of(app)
+    answer = post(client, "/v1/decide", event()).json()
+    assert app.gate.engine.in_flight == 0
+    before = [array.tobytes() for array in app.gate.engine.arrays]
+    done = post(client, "/v1/complete", {"id": answer["id"], "status": 403, "duration": 0.1})
+    assert (done.status_code, done.json()["result"]) == (200, "refused")
+    assert [array.tobytes() for array in app.gate.engine.arrays] == before
+
+
+@pytest.mark.parametrize(("fail_mode", "enforced"), [("open", "allow"), ("closed", "block")])
+@pytest.mark.parametrize("kind", ["raises", "nan", "late"])
+def test_when_scoring_fails_the_fail_mode_answers(judge: Judge, fail_mode: str, enforced: str, kind: str) -> None:  # noqa: F811
+    app = service(judge, fail_mode=fail_mode, routes=[{"path": "/open", "fail_mode": "open"}])
+    scored(app, float("nan") if kind == "nan" else 0.0)
+    if kind == "raises":
+        app.batcher._judge = lambda arrivals: 1 / 0
+    if kind == "late":
+        ticks = iter(np.arange(0, 1000, 0.2))
+        app.batcher._clock = lambda: float(next(ticks))
+    answer = post(client_of(app), "/v1/decide", event()).json()
+    assert (answer["enforced"], answer["failed"], answer["raw"], answer["score"]) == (enforced, fail_mode, None, None)
+    cause = "late" if kind == "late" else "error"
+    assert app.gate.tallies.failed == {(cause, fail_mode): 1}
+    assert "botsieve_fail_mode_answers_total{" in client_of(app).get("/metrics").text
+    assert app.gate.engine.arrivals == 1
+
+
+def test_requests_that_arrive_together_share_a_call(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    sizes: list[int] = []
+    scored(app, -9.0, sizes)
+
+    async def together() -> list[Any]:
+        async def one(number: int) -> Any:
+            arrivals = [app.gate.arrive(p) for p in app.gate.prepare([LiveEvent("1.1.1.1", "GET", f"/{number}")])]
+            return (await app.batcher.submit(arrivals))[0].id
+
+        return await asyncio.gather(*(one(number) for number in range(20)))
+
+    ids = asyncio.run(together())
+    assert sizes == [20]
+    assert [int(i.partition("-")[0], 16) for i in ids] == list(range(20))
+    assert app.batcher.in_flight == 0
+
+
+def test_after_a_late_call_the_scorer_runs_aside_until_it_is_trusted_again(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    now = [0.0]
+    slow = [1.0]
+
+    def slowly(arrivals: Any) -> Judged:
+        now[0] += slow[0]
+        n = len(arrivals)
+        return Judged(np.full(n, -9, np.float32), np.zeros(n, np.float32), [None] * n)
+
+    batcher = Batcher(app.gate, 0.5, clock=lambda: now[0], judge=slowly)
+
+    async def ask() -> Any:
+        arrivals = [app.gate.arrive(p) for p in app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")])]
+        return (await batcher.submit(arrivals))[0]
+
+    async def story() -> list[Any]:
+        told = [(await ask()).failed]
+        slow[0] = 0.0
+        told.append((await ask()).failed)
+        told.append(batcher._thread is not None)
+        now[0] += TRUST_AFTER_S + 1
+        batcher._thread = None
+        told.append((await ask()).failed)
+        told.append(batcher._thread is None)
+        return told
+
+    assert asyncio.run(story()) == ["open", None, True, None, True]
+    batcher.close()
+
+
+@pytest.mark.parametrize(("decision", "status"), [("allow", 200), ("challenge", 401), ("block", 403)])
+def test_authorize_answers_by_status(judge: Judge, decision: str, status: int) -> None:  # noqa: F811
+    app = service(judge)
+    scored(app, of(judge, decision))
+    answer = client_of(app).get("/v1/authorize/v1/chat?x=1", headers={"accept": "application/json"})
+    assert answer.status_code == status
+    assert answer.headers["x-botsieve-decision"] == answer.headers["x-botsieve-enforced"] == decision
+    assert answer.headers["x-botsieve-score"] == "59"
+    told = client_of(app).get(f"/v1/decisions/{answer.headers['x-botsieve-id']}").json()
+    assert told["path"] == "/v1/chat?x=1"
+    if status == 401:
+        assert answer.headers["www-authenticate"] == f'Botsieve challenge="/v1/challenge/{told["id"]}"'
+    if status > 200:
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert "rate" not in answer.text  # reasons would tell an attacker what to change
+
+
+def test_a_browser_gets_a_page_under_a_strict_policy(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    scored(app, of(judge, "challenge"))
+    answer = client_of(app).get("/v1/authorize/", headers={"accept": "text/html,*/*;q=0.8"})
+    assert answer.status_code == 401
+    assert "<html" in answer.text
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_a_challenge_is_solved_once_and_its_pass_lifts_challenges_only(judge: Judge) -> None:  # noqa: F811
+    app = service(judge, challenge_work_least=1, challenge_work_most=16)
+    scored(app, of(judge, "challenge"))
+    client = client_of(app)
+    challenged = post(client, "/v1/decide", event()).json()
+    issued = client.get(challenged["challenge"]["url"]).json()
+    puzzle = altcha.Challenge.from_dict(issued)
+    solved = altcha.Payload(puzzle, altcha.solve_challenge(puzzle)).to_base64()
+    granted = post(client, "/v1/challenge/verify", {"altcha": solved}).json()["pass"]
+    assert post(client, "/v1/challenge/verify", {"altcha": solved}).status_code == 409
+    assert post(client, "/v1/decide", event(), x_botsieve_pass=granted).json()["enforced"] == "allow"
+    assert post(client, "/v1/decide", event(ip="192.0.2.8"), x_botsieve_pass=granted).json()["enforced"] == "challenge"
+    scored(app, of(judge, "block"))
+    assert post(client, "/v1/decide", event(), x_botsieve_pass=granted).json()["enforced"] == "block"
+    assert app.gate.tallies.passes == {"admitted": 1, "client": 1}
+    assert app.gate.tallies.challenges == {"solved": 1, "spent": 1}
+
+
+def seen(app: Service, peer: str, **headers: str) -> Any:
+    """Return what the gate made of a call of authorize by a peer."""
+    events: list[LiveEvent] = []
+    arrive = app.gate.arrive
+    app.gate.arrive = lambda pending, live=None: (events.append(pending.event), arrive(pending, live))[1]  # type: ignore[method-assign]  # noqa: F811
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    answer = client_of(app, client=(peer, 1)).get("/v1/authorize/own?q", headers=named)
+    return events[0] if events else answer
+
+
+FORGED = {
+    "x_forwarded_for": "6.6.6.6", "x_real_ip": "6.6.6.6", "x_envoy_external_address": "6.6.6.6", "forwarded": "for=6.6.6.6",
+    "x_forwarded_uri": "/forged", "x_original_uri": "/forged", "x_forwarded_method": "PUT", "x_account": "boss",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("peer", ["203.0.113.9", "127.0.0.1", "::1"])
+@pytest.mark.parametrize("gateway", ["forwarded", "nginx", "envoy"])
+def test_nobody_is_believed_who_is_not_configured(judge: Judge, peer: str, gateway: str) -> None:  # noqa: F811
+    found = seen(service(judge, gateway=gateway, account_header="x-account"), peer, **FORGED)
+    assert (found.ip, found.method, found.path, found.account) == (peer, "GET", "/own?q", None)
+
+
+@pytest.mark.parametrize(
+    ("gateway", "headers", "expected"),
+    [
+        ("forwarded", {"x_forwarded_for": "6.6.6.6, 9.9.9.9", "x_forwarded_uri": "/a?b", "x_forwarded_method": "POST"},
+         ("9.9.9.9", "POST", "/a?b")),
+        ("forwarded", {"x_forwarded_for": "6.6.6.6, 9.9.9.9, 192.0.2.1"}, ("9.9.9.9", "GET", "/own?q")),
+        ("forwarded", {"x_forwarded_for": "[2001:DB8::1]:443", "x_original_uri": "/forged"}, ("2001:db8::1", "GET", "/own?q")),
+        ("nginx", {"x_real_ip": "9.9.9.9", "x_forwarded_for": "6.6.6.6", "x_original_uri": "/a", "x_original_method": "PUT"},
+         ("9.9.9.9", "PUT", "/a")),
+        ("nginx", {"x_real_ip": "::ffff:9.9.9.9", "x_original_uri": "https://host/a?b"}, ("9.9.9.9", "GET", "/a?b")),
+        ("envoy", {"x_envoy_external_address": "9.9.9.9", "x_forwarded_uri": "/forged"}, ("9.9.9.9", "GET", "/own?q")),
+    ],
+)  # fmt: skip
+def test_a_trusted_gateway_tells_who_asks_for_what(judge: Judge, gateway: str, headers: Any, expected: Any) -> None:  # noqa: F811
+    app = service(judge, gateway=gateway, trusted_proxies=[f"{PROXY}/32"], account_header="X-Account")
+    found = seen(app, PROXY, x_account="boss", authorization="Bearer secret", **headers)
+    assert (found.ip, found.method, found.path) == expected
+    assert found.account == "boss"
+    assert found.credential
+    assert "secret" not in found.credential
+
+
+@pytest.mark.parametrize("value", [None, "", "unknown", "9.9.9.9, nonsense"])
+def test_a_gateway_that_does_not_say_who_asks_is_an_error_of_the_gateway(judge: Judge, value: str | None) -> None:  # noqa: F811
+    app = service(judge, trusted_proxies=[f"{PROXY}/32"])
+    answer = seen(app, PROXY, **({} if value is None else {"x_forwarded_for": value}))
+    assert answer.status_code == 500
+    assert app.gate.engine.arrivals == 0
+
+
+def test_a_wrong_service_token_is_a_500_so_that_the_gateway_acts(judge: Judge) -> None:  # noqa: F811
+    app = service(judge, token=TOKEN)
+    client = client_of(app)
+    for headers in ({}, {"x-botsieve-token": "wrong"}, {"authorization": f"Bearer {TOKEN}"}):
+        assert client.get("/v1/authorize/", headers=headers).status_code == 500
+    assert app.gate.engine.arrivals == 0
+    assert client.get("/v1/authorize/", headers={"x-botsieve-token": TOKEN}).status_code in (200, 401, 403)
+    assert app.gate.tallies.rejected == {"token": 3}
+
+
+def test_ids_of_another_start_are_unknown(judge: Judge) -> None:  # noqa: F811
+    one, two = service(judge, Moment(START)), service(judge, Moment(START))
+    identity = post(client_of(one), "/v1/decide", event()).json()["id"]
+    post(client_of(two), "/v1/decide", event())
+    assert post(client_of(two), "/v1/complete", {"id": identity}).status_code == 404
+    assert client_of(two).get(f"/v1/decisions/{identity}").status_code == 404
