@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 from classifier.errors import InputError
 
 TABLE_ENDINGS = (".parquet", ".csv", ".jsonl")
+ROW_GROUP = 65_536
+"""Rows that a group of a Parquet file has at least, but for the last."""
 
 
 def check_ending(path: Path, endings: tuple[str, ...] = TABLE_ENDINGS) -> None:
@@ -56,7 +58,7 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> i
     with complete_or_nothing(path) as partial:
         if path.suffix == ".parquet":
             with pq.ParquetWriter(partial, schema, compression="zstd") as parquet:
-                for table in tables:
+                for table in _row_groups(tables):
                     parquet.write_table(table)
                     rows += table.num_rows
         elif path.suffix == ".csv":
@@ -70,3 +72,15 @@ def write_tables(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> i
                     lines.writelines(json.dumps(record) + "\n" for record in table.to_pylist())
                     rows += table.num_rows
     return rows
+
+
+def _row_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Join small tables: every row group costs a file its place in the footer, column by column."""
+    held: list[pa.Table] = []
+    for table in tables:
+        held.append(table)
+        if sum(part.num_rows for part in held) >= ROW_GROUP:
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
