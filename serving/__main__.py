@@ -44,7 +44,11 @@ def serve(settings: Settings) -> int:
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:
     """Return what uvicorn is told: one process, and no header that says who the client is."""
+    from serving.protocol import guarded
+
     return {
+        "http": guarded(settings),
+        "loop": "auto",
         "host": settings.host,
         "port": settings.port,
         "proxy_headers": False,  # uvicorn would believe X-Forwarded-For of any peer on loopback

@@ -1,0 +1,83 @@
+"""uvicorn's HTTP protocol with what it leaves open: headers must come in time, and are bounded while they come."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from serving.problems import Problem
+from serving.settings import Settings
+
+
+class Guarded(HttpToolsProtocol):
+    """Closes connections whose headers are slow or endless: clients that only hold them open must not use them up."""
+
+    seconds = 10.0
+    most_bytes = 32_768
+    _timer: asyncio.TimerHandle | None = None
+    _head = 0
+    _in_head = True
+
+    def connection_made(self, transport: Any) -> None:
+        """Start to wait for the first request."""
+        super().connection_made(transport)
+        self._await_headers()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop waiting."""
+        self._stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take data in; give up on headers that have no end."""
+        super().data_received(data)
+        if self._in_head and self._timer is not None:
+            self._head += len(data)
+            if self._head > self.most_bytes:
+                self._refuse(Problem(431, "headers_too_large", f"the headers have more than {self.most_bytes} bytes"))
+
+    def on_message_begin(self) -> None:
+        """Start to wait for the headers of a request."""
+        super().on_message_begin()
+        self._await_headers()
+
+    def on_headers_complete(self) -> None:
+        """The headers are there: what follows is limited where bodies are read."""
+        self._stop()
+        self._in_head = False
+        super().on_headers_complete()
+
+    def _await_headers(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.seconds, self._late)
+        self._head, self._in_head = 0, True
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        self._timer = None
+        self._refuse(Problem(408, "timeout", f"the headers did not come within {self.seconds:g} s"))
+
+    def _refuse(self, problem: Problem) -> None:
+        """Say why and close, unless an answer to an earlier request is still on its way."""
+        self._stop()
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete:
+            body = msgspec.json.encode(problem.document())
+            head = f"HTTP/1.1 {problem.status} {problem.document()['title']}\r\nconnection: close\r\n"
+            head += f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\n\r\n"
+            self.transport.write(head.encode() + body)
+        self.transport.close()
+
+
+def guarded(settings: Settings) -> type[Guarded]:
+    """Return the protocol with the limits of the settings; twice the headers' limit leaves room for the URL and separators."""
+    limits = {"seconds": settings.body_timeout_s, "most_bytes": 2 * settings.max_header_bytes}
+    return type("Guarded", (Guarded,), limits)
