@@ -142,15 +142,12 @@ class Authorize:
                 pending[0], Live(carried_pass(headers), None if load is None else load_of(load))
             )
             (answer,) = await self._batcher.submit([arrival])
-        return answer, self._page(answer, headers)
+        return answer, self._page(answer, headers, event.path)
 
-    def _page(self, answer: Answer, headers: HeaderList) -> tuple[HeaderList, bytes] | None:
+    def _page(self, answer: Answer, headers: HeaderList, path: str) -> tuple[HeaderList, bytes] | None:
         if self._gate.hooks.page is None or answer.enforced == "allow":
             return None
-        return self._gate.hooks.page(answer, _text(headers, "accept") or "", _text(headers, self._uri_name()) or "/")
-
-    def _uri_name(self) -> str:
-        return self._gate.settings.names.uri
+        return self._gate.hooks.page(answer, _text(headers, "accept") or "", path)
 
 
 _NO_STORE: Headers = ((b"cache-control", b"no-store"), (b"vary", b"accept"))
@@ -191,7 +188,7 @@ def carried_pass(headers: HeaderList) -> str | None:
             for part in value.decode("latin-1").split(";"):
                 key, _, content = part.strip().partition("=")
                 if key == PASS_COOKIE:
-                    return content
+                    return content.strip('"') or None
     return None
 
 

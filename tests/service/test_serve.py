@@ -1,0 +1,37 @@
+"""`botsieve serve`: names are resolved to folders before the service starts, and the service is a program of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classifier.cli import serving
+from classifier.errors import InputError
+from serving.__main__ import _options
+
+
+def started(monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[str]:
+    """Return the command line that a `serve` becomes."""
+    became: list[list[str]] = []
+    monkeypatch.setattr(serving.os, "execv", lambda program, arguments: became.append(arguments))
+    serving.run("folder", None, Path("mlruns"), options)
+    return became[0]
+
+
+def test_serve_becomes_the_service_with_the_options_that_were_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"port": 1, "clock": "event", "mode": None, "journal": Path("j"), "state": None, "host": "::1"}
+    arguments = started(monkeypatch, **options)
+    assert arguments[:3] == [sys.executable, "-m", "serving"]
+    parsed = vars(_options().parse_args(arguments[3:]))
+    assert {name: value for name, value in parsed.items() if value is not None} == {
+        "bundle": "folder", "port": 1, "clock": "event", "journal": "j", "host": "::1",
+    }  # fmt: skip
+
+
+def test_a_folder_stays_and_a_name_that_is_none_is_one_line(tmp_path: Path) -> None:
+    assert serving.folder_of("some/folder", tmp_path) == "some/folder"
+    with pytest.raises(InputError, match="no registry at"):
+        serving.folder_of("models:/botsieve@champion", tmp_path)
