@@ -112,7 +112,7 @@ class Hot:
     def _check_length(self, items: list[Any]) -> None:
         most = self._gate.settings.max_batch
         if len(items) > most:
-            raise Problem(413, "list_too_long", f"the list has {len(items)} entries, more than {most}")
+            raise Problem(422, "list_too_long", f"the list has {len(items)} entries, more than {most}")
 
 
 class _Timed(LiveEvent, kw_only=True):

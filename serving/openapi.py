@@ -12,7 +12,10 @@ from serving.settings import Settings
 
 _COUNT = {"type": ["integer", "null"], "minimum": 0, "maximum": 2**53 - 1}
 _TIME = {
-    "anyOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 9e9}, {"type": "string", "format": "date-time"}]
+    "anyOf": [
+        {"type": "number", "minimum": 1e-6, "exclusiveMaximum": 9_214_646_400},
+        {"type": "string", "format": "date-time"},
+    ]
 }
 _BOUNDS: dict[str, dict[str, Any]] = {
     "time": _TIME,
@@ -21,7 +24,7 @@ _BOUNDS: dict[str, dict[str, Any]] = {
     "path": {"type": "string", "minLength": 1},
     "duration": {"type": ["number", "null"], "minimum": 0, "maximum": 31_622_400},
     "status": {"type": ["integer", "null"], "minimum": 0, "maximum": 999},
-    "account_created": {"type": ["number", "null"], "minimum": -9e10, "maximum": 9e10},
+    "account_created": {"type": ["number", "null"], "exclusiveMinimum": -1e11, "exclusiveMaximum": 1e11},
     "malicious": {"type": ["boolean", "null"]},
     "verdict": {"enum": [*VERDICTS, None]},
     **dict.fromkeys(("request_bytes", "response_bytes", "input_tokens", "output_tokens", "max_tokens"), _COUNT),

@@ -120,8 +120,8 @@ def test_limits(judge: Judge) -> None:  # noqa: F811
     client = client_of(app)
     assert post(client, "/v1/decide", event(prompt="x" * 3000)).status_code == 413
     assert post(client, "/v1/decide/batch", [event(prompt="x" * 3000)]).status_code == 413
-    assert post(client, "/v1/decide/batch", [event()] * 4).status_code == 413
-    assert post(client, "/v1/complete", [{"id": "x"}] * 4).status_code == 413
+    assert post(client, "/v1/decide/batch", [event()] * 4).status_code == 422
+    assert post(client, "/v1/complete", [{"id": "x"}] * 4).status_code == 422
     assert post(client, "/v1/clock", b" " * 3000).status_code == 413
     assert post(client, "/v1/decide", event(), x_long="x" * 1000).status_code == 431
     assert client.get("/metrics", headers={"x-long": "x" * 1000}).status_code == 431
