@@ -134,10 +134,13 @@ class Engine:
     def profile(self, entity: str, key: int) -> Profile | None:
         """Return a copy of a profile's record, float64[1, width] (see `layout`), by the keyed hash; None if it is unknown."""
         kind = ENTITIES.index(entity)
+        slot = self._slot(kind, key)
+        return None if slot < 0 else (self.own if kind == 0 else self.group)[slot : slot + 1].copy()
+
+    def _slot(self, kind: int, key: int) -> int:
         base, mask, ways = (int(n) for n in self._places[kind])
-        table, tags = (self.own, self.own_tags) if kind == 0 else (self.group, self.group_tags)
-        slot = profile.find(tags, base + ((key >> 8) & mask) * ways, ways, np.uint64(key))
-        return None if slot < 0 else table[slot : slot + 1].copy()
+        tags = self.own_tags if kind == 0 else self.group_tags
+        return int(profile.find(tags, base + ((key >> 8) & mask) * ways, ways, np.uint64(key)))
 
     @property
     def arrays(self) -> tuple[npt.NDArray[Any], ...]:
@@ -227,6 +230,33 @@ class Engine:
     def in_flight(self) -> int:
         """Requests that have arrived online and neither completed nor expired."""
         return len(self._pending)
+
+    def pending(self) -> tuple[npt.NDArray[np.int64], Events]:
+        """Return the serial numbers of the arrivals in flight, ascending int64[n], and their events."""
+        serials = sorted(self._pending)
+        events = Events.join([self._pending[serial] for serial in serials]) if serials else Events.empty()
+        return np.array(serials, np.int64), events
+
+    def resume(self, start: float, clock: float, arrivals: int, serials: npt.NDArray[np.int64], events: Events) -> None:
+        """Go on from tables that were filled from a copy of `arrays`, with these arrivals in flight (`pending`).
+
+        `start` and `clock` (µs) and the number of `arrivals` are those of the engine that was copied.
+        """
+        self.start, self.clock, self.arrivals = start, clock, arrivals
+        self._pending = {int(serial): events.take(slice(i, i + 1)) for i, serial in enumerate(serials)}
+        self._due = [(float(events.time[i]) + EXPIRY_US, int(serial)) for i, serial in enumerate(serials)]
+        heapq.heapify(self._due)
+        profile.count_in_flight(events.hashes, serials, self._places, *self.arrays)
+
+    def forget(self, entity: str, key: int) -> bool:
+        """Remove a profile by the keyed hash; False if it is unknown. What is in flight ends without it."""
+        kind = ENTITIES.index(entity)
+        slot = self._slot(kind, key)
+        if slot < 0:
+            return False
+        table, tags = (self.own, self.own_tags) if kind == 0 else (self.group, self.group_tags)
+        table[slot], tags[slot] = 0.0, 0
+        return True
 
     def _expire(self, until: float) -> None:
         """Let what is due at `until` or before expire, each at its own moment."""

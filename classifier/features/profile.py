@@ -741,6 +741,26 @@ def merge(record, theirs, own):
             words[0, at.NEWEST_PATH] = their_words[0, at.NEWEST_PATH]
 
 
+@_compiled
+def count_in_flight(hashes, serials, places, own, own_tags, group, group_tags):
+    """Set the requests in flight of every profile to those whose arrivals are given: uint64[n, HASHES] and int64[n].
+
+    For state that was copied while it moved: see `serving.snapshot`.
+    """
+    own[:, at.IN_FLIGHT] = 0.0
+    group[:, at.IN_FLIGHT] = 0.0
+    for i in range(len(serials)):
+        for entity in range(len(places)):
+            key = hashes[i, entity] if entity != EVERYONE else ONE
+            state, tags = (own, own_tags) if entity == 0 else (group, group_tags)
+            first = (
+                places[entity, 0] + np.int64((key >> np.uint64(8)) & np.uint64(places[entity, 1])) * places[entity, 2]
+            )
+            slot = find(tags, first, places[entity, 2], key) if key != ZERO else -1
+            if slot >= 0 and state[slot, at.SERIAL] <= serials[i]:
+                state[slot, at.IN_FLIGHT] += 1.0
+
+
 _REQUEST_VALUES = np.array([
     at.V_POST, at.V_DEPTH, at.V_LENGTH, at.V_QUERY, at.V_ASSET, at.V_PROBE, at.V_REFERER, at.V_AGENT, at.V_REQUEST,
     at.V_CAP, at.V_AGE, at.V_PROMPT,

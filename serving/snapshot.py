@@ -1,0 +1,251 @@
+"""The engine's state on disk: written while it moves, read back when the service starts.
+
+A snapshot is taken in pieces of some slots, each copied whole between two requests, so that no request waits for more than
+one piece. Pieces are of different moments; a profile is whole in its piece, and the requests in flight of all profiles are
+counted again on reading, from the arrivals that were in flight at the end.
+
+A file is a line of JSON (what it needs to fit), pieces of occupied slots, the arrivals in flight, a line of JSON (the clock)
+and a BLAKE2b digest of it all. It takes its name when it is complete and on disk; the one before it is kept under another
+name, and is read when the newest is torn. No pickle; numbers are little-endian.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from classifier.features import layout as at
+from classifier.features.engine import Engine, Tables
+from classifier.features.hashing import Hasher
+from classifier.features.prepare import Events
+from classifier.features.spec import spec_hash
+
+FORMAT = 1
+STEP = 1024
+"""Slots of a piece: less than 1 MiB to copy between two requests."""
+NEWEST, PREVIOUS = "state.snapshot", "state.previous"
+_DIGEST = 32
+_LINE = 65_536
+
+log = logging.getLogger("botsieve.serving")
+
+
+class UnusableError(Exception):
+    """A snapshot that cannot be gone on from, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What a snapshot knows beside the profiles: µs of the first arrival and of the clock, arrivals so far, Unix seconds of
+    its writing, and the random parts of ids with the number of arrivals up to which each was given out."""
+
+    start: float
+    clock: float
+    arrivals: int
+    written: float
+    runs: dict[str, int]
+
+
+def pieces(engine: Engine, key_check: int, written: float, runs: dict[str, int]) -> Iterator[bytes]:
+    """Yield a snapshot of an engine that has seen an arrival, in pieces; the engine may move between two of them."""
+    yield json.dumps(_fits(engine.tables, key_check)).encode() + b"\n"
+    own, own_tags, group, group_tags = engine.arrays
+    for number, (table, tags) in enumerate(((own, own_tags), (group, group_tags))):
+        for first in range(0, len(tags), STEP):
+            used = np.flatnonzero(tags[first : first + STEP]) + first
+            if len(used):
+                head = np.array([number, len(used), *used.tolist()], "<i8")
+                yield head.tobytes() + tags[used].tobytes() + table[used].tobytes()
+    serials, events = engine.pending()
+    yield np.array([-1, len(serials)], "<i8").tobytes() + b"".join(
+        part.tobytes() for part in (serials, events.time, events.end, events.hashes, events.values)
+    )
+    assert engine.start is not None
+    yield json.dumps([engine.start, engine.clock, engine.arrivals, written, runs]).encode() + b"\n"
+
+
+def _fits(tables: Tables, key_check: int) -> dict[str, Any]:
+    widths = [at.OWN_WIDTH, at.GROUP_WIDTH]
+    return {
+        "botsieve": FORMAT, "spec": spec_hash(), "widths": widths, "slots": tables.as_slots(), "key": f"{key_check:016x}"
+    }  # fmt: skip
+
+
+class Snapshots:
+    """The snapshots in one folder."""
+
+    def __init__(self, folder: Path, secret: bytes) -> None:
+        """`secret` keys the hashes; a snapshot under another one is refused. The folder is made where it is missing."""
+        self.folder = folder
+        self._key_check = Hasher(secret, "snapshot").of("botsieve")
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def pieces(self, engine: Engine, written: float, runs: dict[str, int]) -> Iterator[bytes]:
+        """Yield the pieces of a snapshot for a `Writer`."""
+        return pieces(engine, self._key_check, written, runs)
+
+    def save(self, engine: Engine, written: float, runs: dict[str, int]) -> int:
+        """Write a snapshot at once; return its bytes. Raises OSError, and then the ones before it are as they were."""
+        with Writer(self.folder) as writer:
+            for piece in self.pieces(engine, written, runs):
+                writer.write(piece)
+            return writer.finish()
+
+    def restore(self, tables: Tables) -> tuple[Engine, Clock] | None:
+        """Return an engine with these tables that goes on from the newest snapshot that is whole, or None without any."""
+        for name in (NEWEST, PREVIOUS):
+            path = self.folder / name
+            try:
+                found = read(path, tables, self._key_check)
+            except FileNotFoundError:
+                continue
+            except (UnusableError, OSError) as error:
+                log.warning("snapshot not used", extra={"file": name, "why": str(error)})
+                continue
+            return found
+        return None
+
+    def forget(self) -> None:
+        """Remove every snapshot, because they hold a client that is to be forgotten."""
+        for name in (NEWEST, PREVIOUS):
+            (self.folder / name).unlink(missing_ok=True)
+
+
+class Writer:
+    """Writes one snapshot. Leaves the folder as it was unless `finish` returns."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._partial = folder / (NEWEST + ".partial")
+        self._file = self._partial.open("wb")
+        self._digest = hashlib.blake2b(digest_size=_DIGEST)
+        self._bytes = 0
+
+    def write(self, piece: bytes) -> None:
+        """Write a piece."""
+        self._digest.update(piece)
+        self._file.write(piece)
+        self._bytes += len(piece)
+
+    def finish(self) -> int:
+        """Put the snapshot on disk and in the place of the newest, which becomes the previous one; return its bytes."""
+        self._file.write(self._digest.digest())
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        newest = self._folder / NEWEST
+        if newest.exists():
+            newest.replace(self._folder / PREVIOUS)
+        self._partial.replace(newest)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return self._bytes + _DIGEST
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):  # of the flush, when the disk is full: the file goes anyway
+            self._file.close()
+        self._partial.unlink(missing_ok=True)
+
+
+def read(path: Path, tables: Tables, key_check: int) -> tuple[Engine, Clock]:
+    """Return the engine of a snapshot and its clock. Raises UnusableError, and FileNotFoundError without one."""
+    with path.open("rb") as file:
+        source = _Source(file)
+        _check_fit(source.line(), _fits(tables, key_check))
+        engine = Engine(tables)
+        own, own_tags, group, group_tags = engine.arrays
+        while True:
+            number, count = source.array(2, "<i8").tolist()
+            if number < 0:
+                break
+            if number > 1 or not 0 < count <= STEP:
+                raise UnusableError("it is damaged")
+            table, tags = ((own, own_tags), (group, group_tags))[number]
+            slots = source.array(count, "<i8")
+            if slots.min() < 0 or slots.max() >= len(tags):
+                raise UnusableError("it is damaged")
+            tags[slots] = source.array(count, "<u8")
+            table[slots] = source.array(count * table.shape[1], "<f8").reshape(count, -1)
+        serials, events = _pending(source, count)
+        clock = _clock(source.line())
+        source.check()
+    engine.resume(clock.start, clock.clock, clock.arrivals, serials, events)
+    return engine, clock
+
+
+def _check_fit(found: Any, wanted: dict[str, Any]) -> None:
+    if not isinstance(found, dict) or found.get("botsieve") != FORMAT:
+        raise UnusableError("it is no snapshot of this version")
+    if found.get("key") != wanted["key"]:
+        raise UnusableError("it was written under another BOTSIEVE_HASH_KEY")
+    if found.get("slots") != wanted["slots"]:
+        raise UnusableError(f"its tables have slots {found.get('slots')}, those of the bundle {wanted['slots']}")
+    if found != wanted:
+        raise UnusableError("its profiles are those of other features")
+
+
+def _clock(fields: Any) -> Clock:
+    try:
+        start, clock, arrivals, written, runs = fields
+        return Clock(
+            float(start), float(clock), int(arrivals), float(written), {str(k): int(v) for k, v in runs.items()}
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UnusableError("it is damaged") from error
+
+
+def _pending(source: _Source, count: int) -> tuple[npt.NDArray[np.int64], Events]:
+    serials, time, end = (source.array(count, "<i8") for _ in range(3))
+    hashes = source.array(count * at.HASHES, "<u8").reshape(count, at.HASHES)
+    values = source.array(count * at.VALUES, "<f8").reshape(count, at.VALUES)
+    return serials, Events(time, end, hashes, values, np.arange(count))
+
+
+class _Source:
+    """Reads a snapshot's parts in order, and checks the digest at the end."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest = file, hashlib.blake2b(digest_size=_DIGEST)
+        self._left = os.fstat(file.fileno()).st_size - _DIGEST
+
+    def _take(self, count: int) -> bytes:
+        if count < 0 or count > self._left:
+            raise UnusableError("it is torn")
+        data = self._file.read(count)
+        if len(data) != count:
+            raise UnusableError("it is torn")
+        self._left -= count
+        self._digest.update(data)
+        return data
+
+    def array(self, count: int, dtype: str) -> npt.NDArray[Any]:
+        return np.frombuffer(self._take(count * 8), dtype).copy()
+
+    def line(self) -> Any:
+        data = self._file.readline(_LINE)
+        self._left -= len(data)
+        self._digest.update(data)
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise UnusableError("it is damaged") from error
+
+    def check(self) -> None:
+        if self._left != 0 or self._file.read() != self._digest.digest():
+            raise UnusableError("its checksum is wrong")
