@@ -201,8 +201,16 @@ def _log_of_one(value, shift, floor):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _age_of_one(time, created):  # type: ignore[no-untyped-def]
-    return _account_age(time, created)
+def _take_logs(values, time):  # type: ignore[no-untyped-def]
+    """Turn bytes, tokens, moment of creation and characters of one arrival into their logs."""
+    values[0, at.V_REQUEST] = _log_of(values[0, at.V_REQUEST], 1.0, 1.0)
+    values[0, at.V_CAP] = _log_of(values[0, at.V_CAP], 1.0, 1.0)
+    values[0, at.V_AGE] = _account_age(time, values[0, at.V_AGE])
+    values[0, at.V_PROMPT] = _log_of(values[0, at.V_PROMPT], 1.0, 1.0)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 class Preparer:
@@ -281,10 +289,8 @@ class Preparer:
 
     def arrival(self, event: Event) -> Events:
         """Prepare what is known of one event at its arrival: an `Events` of one row, completion values NaN."""
-        out = Events.empty(1)
-        hashes, values = out.hashes[0], out.values[0]
-        out.time[0] = out.end[0] = microseconds(event.time)
-        one = self._one
+        one, time = self._one, microseconds(event.time)
+        hashes = [0] * at.HASHES
         hashes[at.H_ADDRESS] = one["address"](event.ip)
         hashes[at.H_NETWORK] = one["network"](network_text(event.ip))
         hashes[at.H_CLIENT] = one["account"](event.account) or hashes[at.H_ADDRESS]
@@ -295,20 +301,19 @@ class Preparer:
         hashes[at.H_TEMPLATE] = (
             self._path_of(event.path) if event.prompt is None else self._prompt.of_bytes(fold(event.prompt))
         )
-        values[[at.V_DEPTH, at.V_LENGTH, at.V_QUERY, at.V_ASSET, at.V_PROBE]] = _path_numbers(event.path)
+        values = [math.nan] * at.VALUES
+        values[at.V_DEPTH : at.V_PROBE + 1] = _path_numbers(event.path)
         values[at.V_AGENT] = agent_class(event.user_agent)
         values[at.V_POST] = _method_number(event.method)
         values[at.V_REFERER] = event.referer is not None
-        if event.max_tokens is not None:
-            values[at.V_ASKED] = event.max_tokens
-            values[at.V_CAP] = _log_of_one(float(event.max_tokens), 1.0, 1.0)
-        if event.request_bytes is not None:
-            values[at.V_REQUEST] = _log_of_one(float(event.request_bytes), 1.0, 1.0)
-        if event.account_created is not None:
-            values[at.V_AGE] = _age_of_one(out.time[0], float(event.account_created))
-        if event.prompt is not None:
-            values[at.V_PROMPT] = _log_of_one(float(len(event.prompt)), 1.0, 1.0)
-        return out
+        values[at.V_ASKED] = values[at.V_CAP] = _or_nan(event.max_tokens)
+        values[at.V_REQUEST] = _or_nan(event.request_bytes)
+        values[at.V_AGE] = _or_nan(event.account_created)
+        values[at.V_PROMPT] = math.nan if event.prompt is None else len(event.prompt)
+        row = np.array([values])
+        _take_logs(row, time)
+        moment = np.array([time])
+        return Events(moment, moment.copy(), np.array([hashes], np.uint64), row, _FIRST)
 
     def completion(self, values: Floats, event: Event) -> None:
         """Add what is known when the response has ended to the values (float64[VALUES]) of the event's arrival."""
@@ -322,6 +327,7 @@ class Preparer:
         values[at.V_REFUSED] = event.verdict in ("challenge", "block")
 
 
+_FIRST = np.zeros(1, np.int64)
 _METHODS = {"GET": 0.0, "POST": 1.0}
 
 
