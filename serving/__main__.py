@@ -28,14 +28,20 @@ def serve(settings: Settings) -> int:
     """Load the bundle and serve it."""
     import uvicorn
 
+    from classifier.features.hashing import secret_from_environment
     from classifier.model.judge import Judge
     from serving.app import create_app
     from serving.logs import configure
+    from serving.snapshot import Snapshots
 
     configure(settings.log_level)
     model = Judge.load(str(settings.bundle), device=settings.device)
     challenger = None if settings.challenger is None else Judge.load(str(settings.challenger), device=settings.device)
-    app = create_app(settings, model, challenger=challenger)
+    restored = None
+    if settings.state is not None:
+        snapshots = Snapshots(settings.state, secret_from_environment())
+        restored = snapshots.restore(model.sizes, settings.pending_limit)
+    app = create_app(settings, model, challenger=challenger, restored=restored)
     config = uvicorn.Config(app, **uvicorn_options(settings))
     server = uvicorn.Server(config)
     server.run()

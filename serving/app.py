@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -27,9 +27,11 @@ from serving.authorize import PREFIX, Authorize
 from serving.batching import Batcher
 from serving.gate import Gate
 from serving.hot import Hot
+from serving.keeping import Keeper
 from serving.metrics import Metrics
 from serving.problems import Problem, Receive, Scope, Send, refuse
 from serving.settings import Settings
+from serving.snapshot import Clock, Snapshots
 
 log = logging.getLogger("botsieve.serving")
 
@@ -46,6 +48,7 @@ class Service(FastAPI):
     metrics: Metrics
     hot: Hot
     authorize: Authorize
+    keeper: Keeper | None
     closers: list[Callable[[], None]]
     """What is to be closed when the service stops, in this order."""
 
@@ -90,12 +93,12 @@ def create_app(
     now: Callable[[], float] = time.time,
     secret: bytes | None = None,
     challenger: Judge | None = None,
-    engine: Engine | None = None,
+    restored: tuple[Engine, Clock] | None = None,
 ) -> Service:
     """Put a service together. `now` gives Unix seconds; `secret` keys the hashes (that of the environment if None);
-    `engine` is a restored one."""  # fmt: skip
+    `restored` is what a snapshot held."""  # fmt: skip
     key = secret_from_environment() if secret is None else secret
-    gate = Gate(settings, model, key, now, challenger=challenger, engine=engine)
+    gate = Gate(settings, model, key, now, challenger=challenger, restored=restored)
     app = Service(title="botsieve", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.gate, app.access, app.metrics = gate, Access(settings), Metrics(gate)
     app.batcher = Batcher(gate, settings.deadline_s)
@@ -106,6 +109,7 @@ def create_app(
     app.include_router(routes.router(gate, app.metrics, app.access))
     challenges, pages = challenging.attach(gate, now, challenging.signing_secret(secret))
     app.closers.append(challenges.close)
+    app.keeper = Keeper(gate, Snapshots(settings.state, key), now) if settings.state is not None else None
     app.include_router(pages)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_exception)
@@ -127,7 +131,13 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             "clock": app.gate.settings.clock,
         },
     )
+    keeping = app.keeper and asyncio.create_task(app.keeper.keep(app.gate.settings.snapshot_s))
     yield
+    if keeping and app.keeper:
+        keeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeping
+        app.keeper.save()
     for close in app.closers:
         close()
     log.info("stopped")

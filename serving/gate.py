@@ -34,9 +34,11 @@ from classifier.logs.address import client_address
 from classifier.model.judge import Judge
 from classifier.policy import Decision, Thresholds, Verdict, decide
 from serving.settings import FailMode, Rules, Settings
+from serving.snapshot import Clock
 
 Result = Literal["recorded", "refused", "duplicate", "expired", "unknown"]
 _REFUSED = ("challenge", "block")
+RUNS_KEPT = 8
 
 
 class Rejected(ValueError):  # noqa: N818 - what it is, not a failure
@@ -188,6 +190,7 @@ class Tallies:
     passes: Counter[str] = field(default_factory=Counter)  # "admitted", or why not
     challenges: Counter[str] = field(default_factory=Counter)  # "solved", or why not
     tokens: Counter[str] = field(default_factory=Counter)  # asked for, by decision
+    snapshots: Counter[str] = field(default_factory=Counter)  # "written" or "failed"
 
 
 class Gate:
@@ -201,27 +204,33 @@ class Gate:
         now: Callable[[], float],
         *,
         challenger: Judge | None = None,
-        engine: Engine | None = None,
-        run: str | None = None,
+        restored: tuple[Engine, Clock] | None = None,
     ) -> None:
-        """Make a gate that knows nobody, or goes on with a restored `engine`.
+        """Make a gate that knows nobody, or goes on from a snapshot.
 
-        `now` gives Unix seconds and counts with `--clock server` alone. `run` is the random part of the ids of this start.
+        `now` gives Unix seconds and counts with `--clock server` alone.
         """
         self.settings, self.hooks, self.tallies = settings, Hooks(), Tallies()
         self.rules = Rules(settings)
-        self.engine = engine or Engine(model.sizes, pending_limit=settings.pending_limit, record=self._record)
+        if restored is None:
+            self.engine = Engine(model.sizes, pending_limit=settings.pending_limit, record=self._record)
+        else:
+            self.engine = restored[0]
+            self.engine.record = self._record
         self.challenger = challenger
         self.model, self.thresholds = model, _thresholds(model, settings)
         self.mode_override: str | None = None
-        self._run = run or secrets.token_hex(4)
+        self._run, self._first = secrets.token_hex(4), self.engine.arrivals
+        self._runs: dict[str, int] = {} if restored is None else restored[1].runs
         self._preparer, self._now = Preparer(secret), now
         self._events_time = settings.clock == "event"
         self._ahead = round(settings.ahead_s * MICROSECONDS)
         self._clock = -1 if self.engine.clock < 0 else int(self.engine.clock)
         self._last_arrival = (self._clock, -1)  # time, serial
         self._kept: OrderedDict[int, Decided] = OrderedDict()
-        self._open: dict[int, int] = {}  # when those in flight arrived, µs
+        serials, events = self.engine.pending()
+        self._open: dict[int, int] = dict(zip(serials.tolist(), events.time.tolist(), strict=True))
+        # of those in flight: when they arrived, µs
         self._completing: Event | None = None
 
     # --- what is loaded --------------------------------------------------------------------------------------------------
@@ -466,12 +475,22 @@ class Gate:
         return max(time, self._clock, last + 1)
 
     def _serial(self, text: str) -> int | None:
-        """Return the serial number in an id of this start; None for any other."""
-        number, dash, run = text.partition("-")
-        if not dash or run != self._run or not number or len(number) > 15 or not set(number) <= _HEX:
+        """Return the serial number in an id of this start, or of one that the snapshot knew; None for any other."""
+        number, _, run = text.partition("-")
+        first, end = (self._first, self.engine.arrivals) if run == self._run else (0, self._runs.get(run, 0))
+        if not end or not number or len(number) > 15 or not set(number) <= _HEX:
             return None
         serial = int(number, 16)
-        return serial if serial < self.engine.arrivals and f"{serial:x}" == number else None
+        return serial if first <= serial < end and f"{serial:x}" == number else None
+
+    @property
+    def runs(self) -> dict[str, int]:
+        """The random parts of the ids of this start and the newest before it, each with the serial number where it ended.
+
+        What was decided between a snapshot and a crash is in no profile: its ids are unknown, though its serial numbers
+        are given out again.
+        """
+        return {**dict(list(self._runs.items())[-RUNS_KEPT:]), self._run: self.engine.arrivals}
 
     def _record(self, time: float, kind: int, serial: int) -> None:
         """Forget what has ended, and tell the journal, in the order in which the engine processes it."""

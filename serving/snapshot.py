@@ -15,7 +15,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +56,11 @@ class Clock:
     runs: dict[str, int]
 
 
-def pieces(engine: Engine, key_check: int, written: float, runs: dict[str, int]) -> Iterator[bytes]:
-    """Yield a snapshot of an engine that has seen an arrival, in pieces; the engine may move between two of them."""
+def pieces(engine: Engine, key_check: int, written: float, runs: Callable[[], dict[str, int]]) -> Iterator[bytes]:
+    """Yield a snapshot of an engine that has seen an arrival, in pieces; the engine may move between two of them.
+
+    `runs` is asked at the end, when the number of arrivals is written.
+    """
     yield json.dumps(_fits(engine.tables, key_check)).encode() + b"\n"
     own, own_tags, group, group_tags = engine.arrays
     for number, (table, tags) in enumerate(((own, own_tags), (group, group_tags))):
@@ -71,7 +74,7 @@ def pieces(engine: Engine, key_check: int, written: float, runs: dict[str, int])
         part.tobytes() for part in (serials, events.time, events.end, events.hashes, events.values)
     )
     assert engine.start is not None
-    yield json.dumps([engine.start, engine.clock, engine.arrivals, written, runs]).encode() + b"\n"
+    yield json.dumps([engine.start, engine.clock, engine.arrivals, written, runs()]).encode() + b"\n"
 
 
 def _fits(tables: Tables, key_check: int) -> dict[str, Any]:
@@ -90,23 +93,23 @@ class Snapshots:
         self._key_check = Hasher(secret, "snapshot").of("botsieve")
         folder.mkdir(parents=True, exist_ok=True)
 
-    def pieces(self, engine: Engine, written: float, runs: dict[str, int]) -> Iterator[bytes]:
+    def pieces(self, engine: Engine, written: float, runs: Callable[[], dict[str, int]]) -> Iterator[bytes]:
         """Yield the pieces of a snapshot for a `Writer`."""
         return pieces(engine, self._key_check, written, runs)
 
-    def save(self, engine: Engine, written: float, runs: dict[str, int]) -> int:
+    def save(self, engine: Engine, written: float, runs: Callable[[], dict[str, int]]) -> int:
         """Write a snapshot at once; return its bytes. Raises OSError, and then the ones before it are as they were."""
         with Writer(self.folder) as writer:
             for piece in self.pieces(engine, written, runs):
                 writer.write(piece)
             return writer.finish()
 
-    def restore(self, tables: Tables) -> tuple[Engine, Clock] | None:
+    def restore(self, tables: Tables, pending_limit: int = 1_000_000) -> tuple[Engine, Clock] | None:
         """Return an engine with these tables that goes on from the newest snapshot that is whole, or None without any."""
         for name in (NEWEST, PREVIOUS):
             path = self.folder / name
             try:
-                found = read(path, tables, self._key_check)
+                found = read(path, tables, self._key_check, pending_limit)
             except FileNotFoundError:
                 continue
             except (UnusableError, OSError) as error:
@@ -163,12 +166,12 @@ class Writer:
         self._partial.unlink(missing_ok=True)
 
 
-def read(path: Path, tables: Tables, key_check: int) -> tuple[Engine, Clock]:
+def read(path: Path, tables: Tables, key_check: int, pending_limit: int) -> tuple[Engine, Clock]:
     """Return the engine of a snapshot and its clock. Raises UnusableError, and FileNotFoundError without one."""
     with path.open("rb") as file:
         source = _Source(file)
         _check_fit(source.line(), _fits(tables, key_check))
-        engine = Engine(tables)
+        engine = Engine(tables, pending_limit=pending_limit)
         own, own_tags, group, group_tags = engine.arrays
         while True:
             number, count = source.array(2, "<i8").tolist()

@@ -108,7 +108,7 @@ class Engine:
 
         `threads` work on `shards` of the keys, as many as threads unless stated. `entities` leaves kinds out (their columns
         stay NaN). `pending_limit` bounds the requests in flight that the online form remembers; beyond it the oldest
-        expires early and `overflowed` counts it. `record(time, kind, serial)` sees each online transition.
+        expires early and `overflowed` counts it. `record(time, kind, serial)` sees each online transition; it may be set later.
         """
         self.tables = tables
         self.start: float | None = None  # µs, first arrival
@@ -129,7 +129,7 @@ class Engine:
         self._pending: dict[int, Events] = {}
         self._due: list[tuple[float, int]] = []
         self._pending_limit = pending_limit
-        self._record = record
+        self.record = record
 
     def profile(self, entity: str, key: int) -> Profile | None:
         """Return a copy of a profile's record, float64[1, width] (see `layout`), by the keyed hash; None if it is unknown."""
@@ -280,8 +280,8 @@ class Engine:
             self._kinds, 0, 1, self.start, np.array([time]), np.array([kind], np.uint8), _FIRST_EVENT, np.array([serial]),
             rows, event.hashes, event.values, *self._tables(), *self._scratch, out,
         )  # fmt: skip
-        if self._record is not None:
-            self._record(time, kind, serial)
+        if self.record is not None:
+            self.record(time, kind, serial)
 
 
 _FIRST_EVENT, _FIRST_ROW, _NO_ROW = np.zeros(1, np.int64), np.zeros(1, np.int64), np.full(1, -1)

@@ -52,7 +52,7 @@ def assert_same(one: Engine, other: Engine) -> None:
 
 def test_a_restored_engine_goes_on_as_the_one_that_was_saved(tmp_path: Path) -> None:
     engine, snapshots = lived(), Snapshots(tmp_path, SECRET)
-    assert snapshots.save(engine, 5.0, RUNS) == (tmp_path / NEWEST).stat().st_size
+    assert snapshots.save(engine, 5.0, lambda: RUNS) == (tmp_path / NEWEST).stat().st_size
     found = snapshots.restore(SIZES)
     assert found is not None
     restored, clock = found
@@ -74,7 +74,7 @@ def test_profiles_that_moved_while_they_were_copied_are_whole_and_their_requests
     engine, snapshots = lived(), Snapshots(tmp_path, SECRET)
     moved = 0
     with Writer(tmp_path) as writer:
-        for piece in snapshots.pieces(engine, 0.0, RUNS):
+        for piece in snapshots.pieces(engine, 0.0, lambda: RUNS):
             writer.write(piece)
             finish(engine, 3 * moved, 300.0 + moved)
             engine.arrive(PREPARER.arrival(event(300.0 + moved, 40 + moved)))
@@ -97,9 +97,9 @@ def test_profiles_that_moved_while_they_were_copied_are_whole_and_their_requests
 @pytest.mark.parametrize("damage", ["torn", "byte", "longer", "empty", "no digest"])
 def test_a_damaged_snapshot_is_noticed_and_the_one_before_it_used(tmp_path: Path, damage: str) -> None:
     engine, snapshots = lived(), Snapshots(tmp_path, SECRET)
-    snapshots.save(engine, 1.0, RUNS)
+    snapshots.save(engine, 1.0, lambda: RUNS)
     engine.arrive(PREPARER.arrival(event(500.0, 1)))
-    snapshots.save(engine, 2.0, RUNS)
+    snapshots.save(engine, 2.0, lambda: RUNS)
     path = tmp_path / NEWEST
     data = path.read_bytes()
     rng = np.random.default_rng(0)
@@ -117,7 +117,7 @@ def test_a_damaged_snapshot_is_noticed_and_the_one_before_it_used(tmp_path: Path
 def test_a_snapshot_of_another_secret_or_of_other_tables_is_not_used(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Snapshots(tmp_path, SECRET).save(lived(), 1.0, RUNS)
+    Snapshots(tmp_path, SECRET).save(lived(), 1.0, lambda: RUNS)
     assert Snapshots(tmp_path, b"another secret").restore(SIZES) is None
     assert Snapshots(tmp_path, SECRET).restore(Tables.for_clients(1024)) is None
     assert [vars(record)["why"] for record in caplog.records][:1] == ["it was written under another BOTSIEVE_HASH_KEY"]
@@ -126,14 +126,14 @@ def test_a_snapshot_of_another_secret_or_of_other_tables_is_not_used(
 
 def test_a_full_disk_leaves_the_snapshots_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine, snapshots = lived(), Snapshots(tmp_path, SECRET)
-    snapshots.save(engine, 1.0, RUNS)
+    snapshots.save(engine, 1.0, lambda: RUNS)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("serving.snapshot.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        snapshots.save(engine, 2.0, RUNS)
+        snapshots.save(engine, 2.0, lambda: RUNS)
     assert sorted(path.name for path in tmp_path.iterdir()) == [NEWEST]
     found = snapshots.restore(SIZES)
     assert found is not None
@@ -142,7 +142,7 @@ def test_a_full_disk_leaves_the_snapshots_as_they_were(tmp_path: Path, monkeypat
 
 def test_a_forgotten_client_is_in_no_profile_and_in_no_snapshot(tmp_path: Path) -> None:
     engine, snapshots = lived(), Snapshots(tmp_path, SECRET)
-    snapshots.save(engine, 1.0, RUNS)
+    snapshots.save(engine, 1.0, lambda: RUNS)
     key = int(PREPARER.arrival(event(0.0, 5)).hashes[0, at.H_CLIENT])
     assert engine.profile("client", key) is not None
     assert engine.forget("client", key)

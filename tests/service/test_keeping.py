@@ -1,0 +1,159 @@
+"""A service that stops, is killed or runs out of disk goes on from its newest snapshot."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classifier.features.hashing import SECRET_VARIABLE
+from classifier.model.judge import Judge
+from serving.app import Service, create_app
+from serving.settings import Settings
+from serving.snapshot import NEWEST, Snapshots
+from tests.service.served import SECRET, START, Moment, bundle, client_of, event, judge, post  # noqa: F401
+
+
+def started(judge: Judge, state: Path) -> Service:  # noqa: F811
+    given: dict[str, Any] = {"mode": "enforce", "warm_up_s": 0.0, "clock": "event", "state": state}
+    settings = Settings(bundle=judge.bundle.path, **given)
+    restored = Snapshots(state, SECRET).restore(judge.sizes)
+    return create_app(settings, judge, now=Moment(), secret=SECRET, restored=restored)
+
+
+def decide(app: Service, seconds: float, client: int) -> dict[str, Any]:
+    answer = post(client_of(app), "/v1/decide", event(time=START + seconds, ip=f"192.0.2.{client}"))
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def completed(app: Service, id: str) -> str:
+    answer = post(client_of(app), "/v1/complete", {"id": id, "status": 200, "duration": 1.0, "output_tokens": 9})
+    return str(answer.json().get("result", answer.json().get("reason")))
+
+
+def test_a_restart_changes_no_score(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+    whole, halves = started(judge, tmp_path / "a"), started(judge, tmp_path / "b")
+    for i in range(120):
+        if i == 60:
+            assert halves.keeper is not None
+            halves.keeper.save()
+            halves = started(judge, tmp_path / "b")
+        one, other = decide(whole, i * 0.5, i % 7), decide(halves, i * 0.5, i % 7)
+        assert [one[k] for k in ("raw", "probability", "decision")] == [
+            other[k] for k in ("raw", "probability", "decision")
+        ]
+        if i % 3 == 0:
+            assert completed(whole, one["id"]) == completed(halves, other["id"]) == "recorded"
+    assert not halves.gate.warming_up
+
+
+def test_ids_of_before_are_known_as_far_as_the_snapshot_goes(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+    app = started(judge, tmp_path)
+    early = decide(app, 0.0, 1)["id"]
+    assert app.keeper is not None
+    app.keeper.save()
+    lost = decide(app, 1.0, 2)["id"]
+    for _ in range(3):
+        app = started(judge, tmp_path)
+        again = decide(app, 2.0, 3)["id"]
+        assert lost.split("-")[0] == again.split("-")[0]
+        assert completed(app, lost) == "unknown"
+    assert completed(app, early) == "recorded"
+    assert completed(app, again) == "recorded"
+
+
+def test_a_snapshot_between_requests_is_counted_and_a_full_disk_too(
+    judge: Judge,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = started(judge, tmp_path)
+    decide(app, 0.0, 1)
+    assert app.keeper is not None
+    asyncio.run(app.keeper.write())
+    before = (tmp_path / NEWEST).read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("serving.snapshot.os.fsync", full)
+    asyncio.run(app.keeper.write())
+    app.keeper.save()
+    assert app.gate.tallies.snapshots == {"written": 1, "failed": 2}
+    assert (tmp_path / NEWEST).read_bytes() == before
+    assert decide(app, 1.0, 1)["score"]
+    metrics = client_of(app).get("/metrics").text
+    assert 'botsieve_snapshots_total{result="failed"} 2.0' in metrics
+
+
+@contextmanager
+def program(judge: Judge, state: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:  # noqa: F811
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "serving", "--bundle", str(judge.bundle.path), "--port", str(port)]
+    command += ["--clock", "event", "--state", str(state)]
+    environment = {**os.environ, "BOTSIEVE_SNAPSHOT_S": "0.3", SECRET_VARIABLE: SECRET.decode()}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            for _ in range(600):
+                try:
+                    urllib.request.urlopen(url + "/readyz", timeout=1).read()
+                    break
+                except OSError:
+                    assert process.poll() is None, process.stderr and process.stderr.read().decode()
+                    time.sleep(0.05)
+            yield process, url
+        finally:
+            process.kill()
+
+
+def send(url: str, seconds: float, client: int) -> None:
+    body = json.dumps(event(time=START + seconds, ip=f"192.0.2.{client}")).encode()
+    request = urllib.request.Request(url + "/v1/decide", body, {"content-type": "application/json"})
+    urllib.request.urlopen(request, timeout=10).read()
+
+
+@pytest.mark.slow
+def test_a_service_that_is_killed_goes_on_from_a_state_no_older_than_the_interval(
+    judge: Judge,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    sent: list[tuple[float, float]] = []
+    with program(judge, tmp_path) as (process, url):
+        begin = time.monotonic()
+        while time.monotonic() - begin < 3.0:
+            seconds = len(sent) * 0.01
+            send(url, seconds, len(sent) % 50)
+            sent.append((time.monotonic(), seconds))
+        process.send_signal(signal.SIGKILL)
+        killed = time.monotonic()
+    found = Snapshots(tmp_path, SECRET).restore(judge.sizes)
+    assert found is not None
+    clock = found[1]
+    newest = next(moment for moment, seconds in reversed(sent) if (START + seconds) * 1e6 <= clock.clock)
+    assert killed - newest < 2.0  # the interval of 0.3 s, and what a loaded machine needs to write
+    assert 0 < clock.arrivals <= len(sent)
+    with program(judge, tmp_path) as (process, url):
+        send(url, len(sent) * 0.01, 1)
+        metrics = urllib.request.urlopen(url + "/metrics", timeout=10).read().decode()
+        assert f"botsieve_arrivals_total {float(clock.arrivals + 1)}" in metrics
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    stopped = Snapshots(tmp_path, SECRET).restore(judge.sizes)
+    assert stopped is not None
+    assert stopped[1].arrivals == clock.arrivals + 1
