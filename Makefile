@@ -56,6 +56,10 @@ format: $(VENV)/.dev ## mend what the linter can mend by itself
 	$(VENV)/bin/ruff check --fix
 	$(VENV)/bin/ruff format
 
+.PHONY: bench-serving
+bench-serving: $(VENV)/.dev ## the service under load, beside a plain FastAPI route (needs wrk)
+	$(PY) -m tests.benchmarks serving
+
 .PHONY: bench
 bench: $(VENV)/.dev ## every benchmark, as tables (ONLY="name …" for some)
 	$(PY) -m tests.benchmarks $(ONLY)

@@ -29,7 +29,7 @@ from classifier.errors import InputError
 from classifier.events import MICROSECONDS, Event, check, microseconds
 from classifier.features import layout as at
 from classifier.features.engine import Engine
-from classifier.features.prepare import Events, Preparer
+from classifier.features.prepare import Events, Preparer, gathered
 from classifier.logs.address import client_address
 from classifier.model.judge import Judge
 from classifier.policy import Decision, Thresholds, Verdict, decide
@@ -286,19 +286,47 @@ class Gate:
 
     def prepare(self, events: Sequence[Event]) -> list[Pending]:
         """Check events that will arrive in this order. Raises Rejected for the first that cannot be taken; all or none."""
-        clock, pending = self._clock, []
+        clock, described = self._clock, []
         for place, event in enumerate(events):
             try:
                 check(event)
                 event.ip = client_address(event.ip)
                 clock = self._arrival_time(event, clock)
                 event.time = clock / MICROSECONDS  # exact: microseconds(time) gives the same integer again
-                pending.append(Pending(event, self._preparer.arrival(event), clock))
+                described.append(self._preparer.described(event))
             except (ValueError, OverflowError) as error:
                 reason = error.reason if isinstance(error, Rejected) else "invalid"
                 where = f"event {place}: " if len(events) > 1 else ""
                 raise Rejected(reason, where + _printable(error)) from error
-        return pending
+        if not described:
+            return []
+        prepared = gathered(described)
+        return [
+            Pending(event, prepared.take(slice(place, place + 1)), described[place][0])
+            for place, event in enumerate(events)
+        ]
+
+    def arrive_all(self, pending: Sequence[Pending], live: Live | None = None) -> list[Arrival]:
+        """Record arrivals that come together."""
+        if len(pending) < 2:
+            return [self.arrive(one, live) for one in pending]
+        together, live = Events.join([one.prepared for one in pending]), live or Live()
+        together.time[:] = together.end[:] = np.maximum(together.time, self._clock)
+        first, rows = self.engine.arrive_all(together)
+        clients, times = together.hashes[:, at.H_CLIENT].tolist(), together.time.tolist()
+        self._clock = max(times)
+        self._last_arrival = (times[-1], first + len(times) - 1)
+        arrivals = []
+        for place, one in enumerate(pending):
+            serial, one.event.prompt = first + place, None  # all that is kept of it are a hash and a length
+            self._open[serial] = times[place]
+            arrivals.append(
+                Arrival(
+                    serial, f"{serial:x}-{self._run}", times[place], f"{clients[place]:016x}", rows[place], one.event,
+                    together.take(slice(place, place + 1)), live,
+                )
+            )  # fmt: skip
+        return arrivals
 
     def arrive(self, pending: Pending, live: Live | None = None) -> Arrival:
         """Record an arrival."""

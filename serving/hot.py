@@ -73,8 +73,7 @@ class Hot:
         with self._metrics.latency("batch"):
             events = decode(self._events, body)
             self._check_length(events)
-            live = live_of(headers)
-            arrivals = [self._gate.arrive(pending, live) for pending in self._prepare(events)]
+            arrivals = self._gate.arrive_all(self._prepare(events), live_of(headers))
             content = self._encode(await self._batcher.submit(arrivals) if arrivals else [])
         await respond(send, 200, content, _JSON)
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from classifier.errors import InputError
 from classifier.features import layout as at
 from classifier.features import profile
+from classifier.features.flight import Flight
 from classifier.features.order import EXPIRY_US, Transitions
 from classifier.features.prepare import Events
 from classifier.features.spec import COLUMN, ENTITIES, MEASURE_INDEX, MEASURES, NAMES, RATIOS, measures_of
@@ -126,7 +127,7 @@ class Engine:
         self.group = zeros_of((int(slots[1:].sum()), at.GROUP_WIDTH))
         self.group_tags = np.zeros(int(slots[1:].sum()), np.uint64)
         self._scratch = _scratch(1)
-        self._pending: dict[int, Events] = {}
+        self._flight = Flight()
         self._due: list[tuple[float, int]] = []
         self._pending_limit = pending_limit
         self.record = record
@@ -197,13 +198,39 @@ class Engine:
         self.arrivals += 1
         if self.start is None:
             self.start = now
-        out = _rows(1, self._kinds)
-        self._one(now, at.ARRIVAL, event, serial, _FIRST_ROW, out)
-        self._pending[serial] = event
+        out, serials = _rows(1, self._kinds), np.array([serial])
+        self._one(now, at.ARRIVAL, event.hashes, event.values, serials, 0, out)
+        self._flight.add(event, serials)
         heapq.heappush(self._due, (now + EXPIRY_US, serial))
-        if len(self._pending) > self._pending_limit:
+        if len(self._flight) > self._pending_limit:
             self._overflow(now)
         return serial, out[0]
+
+    def arrive_all(self, events: Events) -> tuple[int, Rows]:
+        """Record arrivals that come together, as `arrive` would one by one, in one call of the kernel.
+
+        Return the serial number of the first and their rows, float32[n, features].
+        """
+        n, first = len(events), self.arrivals
+        newest = max(self.clock, float(events.time.max()))
+        soonest = min(float(events.time.min()) + EXPIRY_US, self._due[0][0] if self._due else np.inf)
+        if soonest <= newest or len(self._flight) + n > self._pending_limit:
+            # Something expires between two of them.
+            return first, np.concatenate([self.arrive(events.take(slice(i, i + 1)))[1][None] for i in range(n)])
+        if self.start is None:
+            self.start = float(events.time[0])
+        self.clock, self.arrivals = newest, first + n
+        out, index, times = _rows(n, self._kinds), np.arange(n), events.time.astype(np.float64)
+        profile.run(
+            self._kinds, 0, 1, self.start, times, np.zeros(n, np.uint8), index, index + first, index,
+            events.hashes, events.values, *self._tables(), *_scratch(n), out,
+        )  # fmt: skip
+        self._flight.add(events, index + first)
+        for i, time in enumerate(times.tolist()):
+            heapq.heappush(self._due, (time + EXPIRY_US, first + i))
+            if self.record is not None:
+                self.record(time, at.ARRIVAL, first + i)
+        return first, out
 
     def complete(self, serial: int, time: float, values: npt.NDArray[np.float64]) -> bool:
         """Record the completion of arrival `serial` at `time` (µs) with its values; False if it is not in flight.
@@ -214,28 +241,26 @@ class Engine:
         # What falls due at this very moment may still complete: completions of one moment have no order among them.
         self.clock = max(self.clock, float(time))
         self._expire(np.nextafter(self.clock, -np.inf))
-        event = self._pending.pop(serial, None)
-        if event is None:
+        row = self._flight.remove(serial)
+        if row is None:
             return False
-        event.values[0] = values
-        self._one(float(time), at.COMPLETION, event, serial, _NO_ROW, _NOWHERE)
+        self._flight.values[row] = values
+        self._end(float(time), at.COMPLETION, row)
         return True
 
     def values_of(self, serial: int) -> npt.NDArray[np.float64] | None:
         """Return a copy of the values of an arrival in flight, float64[VALUES]."""
-        event = self._pending.get(serial)
-        return None if event is None else event.values[0].copy()
+        row = self._flight.row(serial)
+        return None if row is None else self._flight.values[row].copy()
 
     @property
     def in_flight(self) -> int:
         """Requests that have arrived online and neither completed nor expired."""
-        return len(self._pending)
+        return len(self._flight)
 
     def pending(self) -> tuple[npt.NDArray[np.int64], Events]:
         """Return the serial numbers of the arrivals in flight, ascending int64[n], and their events."""
-        serials = sorted(self._pending)
-        events = Events.join([self._pending[serial] for serial in serials]) if serials else Events.empty()
-        return np.array(serials, np.int64), events
+        return self._flight.all()
 
     def resume(self, start: float, clock: float, arrivals: int, serials: npt.NDArray[np.int64], events: Events) -> None:
         """Go on from tables that were filled from a copy of `arrays`, with these arrivals in flight (`pending`).
@@ -243,7 +268,8 @@ class Engine:
         `start` and `clock` (µs) and the number of `arrivals` are those of the engine that was copied.
         """
         self.start, self.clock, self.arrivals = start, clock, arrivals
-        self._pending = {int(serial): events.take(slice(i, i + 1)) for i, serial in enumerate(serials)}
+        self._flight = Flight()
+        self._flight.add(events, serials)
         self._due = [(float(events.time[i]) + EXPIRY_US, int(serial)) for i, serial in enumerate(serials)]
         heapq.heapify(self._due)
         profile.count_in_flight(events.hashes, serials, self._places, *self.arrays)
@@ -265,26 +291,30 @@ class Engine:
             self._end_early(due, serial)
 
     def _overflow(self, now: float) -> None:
-        while len(self._pending) > self._pending_limit:
+        while len(self._flight) > self._pending_limit:
             _, serial = heapq.heappop(self._due)
-            self.overflowed += serial in self._pending
+            self.overflowed += serial in self._flight
             self._end_early(now, serial)
 
     def _end_early(self, time: float, serial: int) -> None:
-        event = self._pending.pop(serial, None)
-        if event is not None:
-            self._one(time, at.EXPIRY, event, serial, _NO_ROW, _NOWHERE)
+        row = self._flight.remove(serial)
+        if row is not None:
+            self._end(time, at.EXPIRY, row)
 
-    def _one(self, time: float, kind: int, event: Events, serial: int, rows: Any, out: Rows) -> None:
+    def _end(self, time: float, kind: int, row: int) -> None:
+        flight = self._flight
+        self._one(time, kind, flight.hashes, flight.values, flight.serials, row, _NOWHERE)
+
+    def _one(self, time: float, kind: int, hashes: Any, values: Any, serials: Any, row: int, out: Rows) -> None:
         profile.run(
-            self._kinds, 0, 1, self.start, np.array([time]), np.array([kind], np.uint8), _FIRST_EVENT, np.array([serial]),
-            rows, event.hashes, event.values, *self._tables(), *self._scratch, out,
+            self._kinds, 0, 1, self.start, np.array([time]), np.array([kind], np.uint8), np.array([row]), serials,
+            _FIRST_ROW, hashes, values, *self._tables(), *self._scratch, out,
         )  # fmt: skip
         if self.record is not None:
-            self.record(time, kind, serial)
+            self.record(time, kind, int(serials[row]))
 
 
-_FIRST_EVENT, _FIRST_ROW, _NO_ROW = np.zeros(1, np.int64), np.zeros(1, np.int64), np.full(1, -1)
+_FIRST_ROW = np.zeros(1, np.int64)
 _NOWHERE = np.empty((1, len(NAMES)), np.float32)
 
 

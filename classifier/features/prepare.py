@@ -201,12 +201,13 @@ def _log_of_one(value, shift, floor):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _take_logs(values, time):  # type: ignore[no-untyped-def]
-    """Turn bytes, tokens, moment of creation and characters of one arrival into their logs."""
-    values[0, at.V_REQUEST] = _log_of(values[0, at.V_REQUEST], 1.0, 1.0)
-    values[0, at.V_CAP] = _log_of(values[0, at.V_CAP], 1.0, 1.0)
-    values[0, at.V_AGE] = _account_age(time, values[0, at.V_AGE])
-    values[0, at.V_PROMPT] = _log_of(values[0, at.V_PROMPT], 1.0, 1.0)
+def _take_logs(values, times):  # type: ignore[no-untyped-def]
+    """Turn bytes, tokens, moment of creation and characters of arrivals into their logs."""
+    for i in range(len(times)):
+        values[i, at.V_REQUEST] = _log_of(values[i, at.V_REQUEST], 1.0, 1.0)
+        values[i, at.V_CAP] = _log_of(values[i, at.V_CAP], 1.0, 1.0)
+        values[i, at.V_AGE] = _account_age(times[i], values[i, at.V_AGE])
+        values[i, at.V_PROMPT] = _log_of(values[i, at.V_PROMPT], 1.0, 1.0)
 
 
 def _or_nan(value: float | None) -> float:
@@ -289,6 +290,10 @@ class Preparer:
 
     def arrival(self, event: Event) -> Events:
         """Prepare what is known of one event at its arrival: an `Events` of one row, completion values NaN."""
+        return gathered([self.described(event)])
+
+    def described(self, event: Event) -> Described:
+        """Return what `gathered` turns into a row: time in µs, hashes, values with their logs not yet taken."""
         one, time = self._one, microseconds(event.time)
         hashes = [0] * at.HASHES
         hashes[at.H_ADDRESS] = one["address"](event.ip)
@@ -310,10 +315,7 @@ class Preparer:
         values[at.V_REQUEST] = _or_nan(event.request_bytes)
         values[at.V_AGE] = _or_nan(event.account_created)
         values[at.V_PROMPT] = math.nan if event.prompt is None else len(event.prompt)
-        row = np.array([values])
-        _take_logs(row, time)
-        moment = np.array([time])
-        return Events(moment, moment.copy(), np.array([hashes], np.uint64), row, _FIRST)
+        return time, hashes, values
 
     def completion(self, values: Floats, event: Event) -> None:
         """Add what is known when the response has ended to the values (float64[VALUES]) of the event's arrival."""
@@ -327,7 +329,17 @@ class Preparer:
         values[at.V_REFUSED] = event.verdict in ("challenge", "block")
 
 
-_FIRST = np.zeros(1, np.int64)
+Described = tuple[int, list[int], list[float]]
+
+
+def gathered(described: list[Described]) -> Events:
+    """Return events that `Preparer.described`, one row each."""
+    times, hashes, values = zip(*described, strict=True)
+    moments, rows = np.array(times), np.array(values)
+    _take_logs(rows, moments)
+    return Events(moments, moments.copy(), np.array(hashes, np.uint64), rows, np.arange(len(moments)))
+
+
 _METHODS = {"GET": 0.0, "POST": 1.0}
 
 

@@ -772,9 +772,11 @@ assert len(_REQUEST_VALUES) == len(REQUEST), "each property of a request has its
 def finish(begin, end, kinds, events, values, rows, above, below, first_ratio, out):
     """Fill the columns of the request itself and the ratios of columns of the same row, float32 by float32."""
     for i in range(begin, end):
+        if kinds[i] != at.ARRIVAL:
+            continue
         event = events[i]
         row = rows[event]
-        if kinds[i] != at.ARRIVAL or row < 0:
+        if row < 0:
             continue
         for j in range(len(_REQUEST_VALUES)):
             out[row, j] = np.float32(values[event, _REQUEST_VALUES[j]])

@@ -117,7 +117,8 @@ def play_online(engine_tables: Tables, script: list[tuple[str, Event, int]]) -> 
             if values is None:
                 values = np.zeros(at.VALUES)
             PREPARER.completion(values, event)
-            engine.complete(serial, START * MICROSECONDS + choice * 1_700_000.0, values)
+            if engine.complete(serial, START * MICROSECONDS + choice * 1_700_000.0, values):
+                journal.events[serial].values[0] = values
     return engine, journal
 
 
@@ -154,6 +155,42 @@ def test_any_cut_and_any_sharding_of_what_a_service_lived_through_is_the_same(en
     rows = [batch.run(chunk_of(journal, journal.transitions[a:b])) for a, b in pairwise(edges)]
     assert same(np.concatenate(rows), np.array(journal.rows, np.float32).reshape(-1, len(COLUMN)))
     assert_same_state(batch, online)
+
+
+@settings(max_examples=300)
+@given(tables, SCRIPTS, st.integers(1, 6))
+def test_arrivals_that_come_together_are_those_that_come_one_by_one(engine_tables, script, most):
+    one_by_one, together = Engine(engine_tables, pending_limit=9), Engine(engine_tables, pending_limit=9)
+    seen: list[list[tuple[float, int, int]]] = [[], []]
+    one_by_one.record = lambda *transition: seen[0].append(transition)
+    together.record = lambda *transition: seen[1].append(transition)
+    waiting: list[Events] = []
+
+    def arrive() -> None:
+        if waiting:
+            first, rows = together.arrive_all(Events.join(waiting))
+            for place, one in enumerate(waiting):
+                serial, row = one_by_one.arrive(one)
+                assert serial == first + place
+                assert same(row, rows[place])
+            waiting.clear()
+
+    for action, event, choice in script:
+        if action == "arrive":
+            waiting.append(PREPARER.arrival(event))
+            if len(waiting) == most:
+                arrive()
+            continue
+        arrive()
+        for engine in (one_by_one, together):
+            serial = choice % (engine.arrivals + 1)
+            values = engine.values_of(serial)
+            if values is not None:
+                PREPARER.completion(values, event)
+                engine.complete(serial, START * MICROSECONDS + choice * 1_700_000.0, values)
+    arrive()
+    assert_same_state(one_by_one, together)
+    assert sorted(seen[0]) == sorted(seen[1])
 
 
 def evicts(engine_tables: Tables, hashes: np.ndarray) -> bool:

@@ -1,0 +1,184 @@
+"""The service under load: one core for the server, one for the client (wrk), beside a plain FastAPI route over the same gate.
+
+Every request is a full decision: hashing, profiles of six entities, the forest, the policy. The clients are 20,000 accounts
+at 5,000 addresses. Half of the maximum rate is what wrk sends when each of its connections waits in between.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from tests.benchmarks.plain import Asked
+
+CONNECTIONS = 32
+BATCH = 64
+
+SCRIPT = """
+wrk.method = "POST"
+wrk.headers["content-type"] = "application/json"
+local bodies, n, wait = {}, 0, WAIT
+for line in io.lines("BODIES") do bodies[#bodies + 1] = line end
+request = function()
+  n = n + 1
+  return wrk.format(nil, "PATH", nil, bodies[n % #bodies + 1])
+end
+if wait > 0 then
+  delay = function() return math.random() * 2 * wait end
+end
+done = function(summary, latency, requests)
+  local bad = summary.errors.status + summary.errors.timeout + summary.errors.read + summary.errors.connect
+  io.write(string.format("RESULT %f %f %f %d\\n", summary.requests / summary.duration * 1e6,
+    latency:percentile(50), latency:percentile(99), bad))
+end
+"""
+
+
+def event(rng: np.random.Generator) -> dict[str, object]:
+    """Return an event as a gateway sends it."""
+    client = int(rng.integers(20_000))
+    asked = Asked(
+        ip=f"10.{client % 5_000 // 250}.{client % 250}.7", method="POST", path="/v1/chat/completions",
+        account=f"acct_{client:05d}", user_agent="OpenAI/Python 1.40.0", request_bytes=int(rng.integers(200, 9_000)),
+        model="m-large", max_tokens=int(rng.integers(16, 4_096)), fingerprint=f"t13d1516h2_8daaf6152771_{client % 97:012x}",
+        prompt=f"Summarise the following report of {rng.integers(1e6)} words for the board of Example Ltd., in plain words.",
+    )  # fmt: skip
+    return asked.model_dump(exclude_none=True)
+
+
+@contextmanager
+def serving(command: list[str], port: int, core: int) -> Iterator[None]:
+    """Run a server on one core until the end of the block."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(["taskset", "-c", str(core), sys.executable, *command], env=environment)
+    try:
+        for _ in range(1200):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            if process.poll() is not None:
+                raise RuntimeError(f"the server ended with {process.returncode}")
+            time.sleep(0.05)
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def wrk(
+    port: int, path: str, bodies: Path, seconds: float, core: int, *, connections: int, wait_ms: float = 0.0
+) -> list[float]:
+    """Return requests/s, median and 99th percentile of the latency in ms, and failed requests."""
+    text = SCRIPT.replace("WAIT", str(wait_ms)).replace("BODIES", str(bodies)).replace("PATH", path)
+    script = bodies.with_suffix(".lua")
+    script.write_text(text)
+    command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script)]
+    out = subprocess.run([*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"RESULT (\S+) (\S+) (\S+) (\d+)", out)
+    if found is None:
+        raise RuntimeError(f"wrk gave no result: {out}")
+    rate, median, high, failed = map(float, found.groups())
+    return [rate, median / 1e3, high / 1e3, failed]
+
+
+def free_port() -> int:
+    """Return a port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def small_bundle(folder: Path) -> Path:
+    """Train the bundle that is served, on simulated traffic."""
+    log, bundle = folder / "log.jsonl", folder / "bundle"
+    for arguments in (
+        ["simulate", "--out", str(log), "--duration", "3600", "--clients", "300", "--attacks", "all", "--quiet"],
+        ["train", str(log), "--bundle", str(bundle), "--quiet"],
+    ):
+        subprocess.run([sys.executable, "-m", "classifier", *arguments], check=True, stdout=subprocess.DEVNULL)
+    return bundle
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments, _ = parser.parse_known_args()
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is missing: install it (Debian: apt-get install wrk)")
+    cores = sorted(os.sched_getaffinity(0))
+    server_core, client_core = cores[0], cores[-1]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        bundle = arguments.bundle or small_bundle(folder)
+        rng = np.random.default_rng(0)
+        single, lists = folder / "single.jsonl", folder / "batch.jsonl"
+        single.write_text("".join(json.dumps(event(rng)) + "\n" for _ in range(20_000)))
+        lists.write_text("".join(json.dumps([event(rng) for _ in range(BATCH)]) + "\n" for _ in range(500)))
+        ports = {"plain FastAPI": free_port(), "botsieve": free_port()}
+        plain = ["-m", "tests.benchmarks.plain", str(bundle), str(ports["plain FastAPI"])]
+        ours = ["-m", "serving", "--bundle", str(bundle), "--port", str(ports["botsieve"]), "--device", "cpu"]
+        with serving(plain, ports["plain FastAPI"], server_core), serving(ours, ports["botsieve"], server_core):
+            table(ports, single, lists, arguments.seconds, arguments.rounds, client_core)
+
+
+def table(ports: dict[str, int], single: Path, lists: Path, seconds: float, rounds: int, core: int) -> None:
+    """Measure both servers in turn, the other one idle, and print medians."""
+    print(f"one core for the server, one for wrk; {CONNECTIONS} connections, {rounds} rounds of {seconds:g} s, medians")
+    print(f"{'':34} {'':>14} {'requests/s':>10} {'events/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'of plain':>8}")
+    for what, path, bodies, size in (
+        ("single", "/v1/decide", single, 1),
+        (f"batch of {BATCH}", "/v1/decide/batch", lists, BATCH),
+    ):
+        connections = CONNECTIONS if size == 1 else 4
+        for port in ports.values():
+            wrk(port, path, bodies, 2.0, core, connections=connections)
+        found: dict[str, list[list[float]]] = {who: [] for who in ports}
+        for _ in range(rounds):
+            for who, port in ports.items():
+                found[who].append(wrk(port, path, bodies, seconds, core, connections=connections))
+        middle = {who: np.median(runs, axis=0) for who, runs in found.items()}
+        for who, (rate, median, high, failed) in middle.items():
+            ratio = rate / middle["plain FastAPI"][0]
+            note = f"  {failed:.0f} failed" if failed else ""
+            print(
+                f"{what:34} {who:>14} {rate:10,.0f} {rate * size:10,.0f} {median:8.2f} {high:8.2f} {ratio:8.2f}{note}",
+                flush=True,
+            )
+        if size == 1:
+            half = float(middle["botsieve"][0]) / 2
+            runs = [
+                wrk(ports["botsieve"], path, bodies, seconds, core, connections=64, wait_ms=64 / half * 1e3)
+                for _ in range(rounds)
+            ]
+            rate, median, high, _ = np.median(runs, axis=0)
+            share = f"single, at {rate / (2 * half):.0%} of the most"
+            print(f"{share:34} {'botsieve':>14} {rate:10,.0f} {rate:10,.0f} {median:8.2f} {high:8.2f}", flush=True)
+    text = urllib.request.urlopen(f"http://127.0.0.1:{ports['botsieve']}/metrics").read().decode()
+    rows = {
+        line.split()[0]: float(line.split()[1])
+        for line in text.splitlines()
+        if line.startswith("botsieve_scored_rows_")
+    }
+    mean = rows["botsieve_scored_rows_sum"] / rows["botsieve_scored_rows_count"]
+    print(f"rows in a call of the scorer, mean: {mean:.1f}")
+
+
+if __name__ == "__main__":
+    main()
