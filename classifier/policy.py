@@ -278,6 +278,102 @@ def _round_up(percent: float) -> float:
     return math.ceil(percent / digit) * digit
 
 
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is known of a live request beside its score. The defaults are those of a log: nobody is listed, all is calm.
+
+    `load` runs from 0 to 1; `cost` is the tokens that the request will take, over those of a typical one.
+    """
+
+    listed: Literal["allow", "deny"] | None = None
+    registration: bool = False
+    known: bool = False
+    load: float = 0.0
+    cost: float = 1.0
+
+
+CALM = Circumstances()
+ALLOW_LIST, DENY_LIST, LOAD, REGISTRATION = "allow_list", "deny_list", "load", "registration"
+"""Reasons that are not the model's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """How budgets widen under load: from `begins` (a load), up to `budget` at load 1 for the most expensive requests."""
+
+    begins: float = 0.7
+    budget: float = 0.05
+
+    def share(self, base: float, load: float, cost: float) -> float:
+        """Return the challenge budget at a load for a request of this relative cost, never below `base`.
+
+        It moves from `base` to `budget` in equal factors: all the way at load 1 for a request of a hundred times the
+        typical cost, half of it for a typical one, not at all for one of a hundredth.
+        """
+        load = min(max((load - self.begins) / (1.0 - self.begins), 0.0), 1.0)
+        weight = min(max(0.5 + math.log10(max(cost, 1e-9)) / 4.0, 0.0), 1.0)
+        steps = round(_STEPS * load * weight)
+        return base * float((max(self.budget, base) / base) ** (steps / _STEPS))
+
+
+_STEPS = 64
+"""Budgets between the calm and the widest one: their thresholds are looked up once each."""
+
+
+class Policy:
+    """Decides live requests: thresholds by circumstances, and the lists that win over the model."""
+
+    def __init__(
+        self,
+        calm: Thresholds,
+        *,
+        budget: float = 0.0,
+        curve: LegitimateCurve | None = None,
+        pressure: Pressure | None = None,
+        registration: Thresholds | None = None,
+    ) -> None:
+        """`budget` is the challenge budget that `calm` was chosen for, `curve` the legitimate scores to widen it on."""
+        self.calm, self.registration = calm, registration or calm
+        self._budget, self._curve, self._pressure = budget, curve, pressure or Pressure()
+        self._widened: dict[float, float] = {}
+
+    def decide(self, raw: float, probability: float, about: Circumstances = CALM) -> tuple[Decision, tuple[str, ...]]:
+        """Decide one request; return the decision and the reasons that are not the model's.
+
+        1. Who is listed is allowed or blocked, whatever the model says.
+        2. The thresholds are the calm ones; where accounts are made, those of registration.
+        3. Under load the challenge threshold of clients that are not known falls, further the more a request costs. Known
+           clients keep theirs, and so does the block threshold: what load alone brings about can be solved.
+        4. Then as `decide`.
+
+        Raises ValueError as `decide` does, for listed clients too: the caller's fail mode answers.
+        """
+        calm = self.registration if about.registration else self.calm
+        decision = decide(raw, probability, calm)
+        # 1
+        if about.listed is not None:
+            verdict: Verdict = "allow" if about.listed == "allow" else "block"
+            return Decision(verdict, decision.score), (ALLOW_LIST if verdict == "allow" else DENY_LIST,)
+        # 2
+        if decision.decision != "allow":
+            harsher = about.registration and decide(raw, probability, self.calm).decision != decision.decision
+            return decision, (REGISTRATION,) if harsher else ()
+        # 3
+        if about.known or about.load <= self._pressure.begins:
+            return decision, ()
+        if raw >= self._threshold(self._pressure.share(self._budget, about.load, about.cost) if self._budget else 0.0):
+            return Decision("challenge", decision.score), (LOAD,)
+        return decision, ()
+
+    def _threshold(self, budget: float) -> float:
+        found = self._widened.get(budget)
+        if found is None:
+            curve = self._curve
+            known = budget > 0 and curve is not None and unresolved(curve.rows, budget) is None
+            found = self._widened[budget] = curve.threshold(budget) if known and curve is not None else math.inf
+        return found
+
+
 _ROUND_BUDGETS = [k * 10.0**-e for e in range(1, 7) for k in range(1, 10)]
 _TOP_POINTS = 64
 _SPREAD_POINTS = 256

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
@@ -21,7 +22,7 @@ from classifier import __version__
 from classifier.features.engine import Engine
 from classifier.features.hashing import secret_from_environment
 from classifier.model.judge import Judge
-from serving import challenging, openapi, routes
+from serving import admin, challenging, circumstances, openapi, routes
 from serving.access import Access
 from serving.authorize import PREFIX, Authorize
 from serving.batching import Batcher
@@ -30,6 +31,7 @@ from serving.hot import Hot
 from serving.keeping import Keeper
 from serving.metrics import Metrics
 from serving.problems import Problem, Receive, Scope, Send, refuse
+from serving.records import Lines
 from serving.settings import Settings
 from serving.snapshot import Clock, Snapshots
 
@@ -106,10 +108,15 @@ def create_app(
     app.batcher.sizes = app.metrics.batches.observe
     app.hot = Hot(gate, app.batcher, app.access, app.metrics)
     app.authorize = Authorize(gate, app.batcher, app.access, app.metrics, key)
-    app.include_router(routes.router(gate, app.metrics, app.access))
+    audit, labels = Lines(settings.state, "audit", now), Lines(settings.state, "labels", now)
+    app.include_router(routes.router(gate, app.metrics, app.access, audit))
     challenges, pages = challenging.attach(gate, now, challenging.signing_secret(secret))
     app.closers.append(challenges.close)
     app.keeper = Keeper(gate, Snapshots(settings.state, key), now) if settings.state is not None else None
+    observer = circumstances.attach(gate, now)
+    app.metrics.gauges["load"] = ("How loaded the gateway is", observer.load.now)
+    app.metrics.gauges["listed"] = ("Entries of the allow and deny lists", lambda: len(observer.lists))
+    app.include_router(admin.router(gate, observer, app.access, app.keeper, audit, labels))
     app.include_router(pages)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_exception)
@@ -122,6 +129,8 @@ def create_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     assert isinstance(app, Service)
     await asyncio.to_thread(app.gate.model.warm)
+    gc.collect()
+    gc.freeze()  # what has been loaded stays: the collector need not look at it again and again
     log.info(
         "started",
         extra={

@@ -18,6 +18,7 @@ from __future__ import annotations
 import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -32,7 +33,7 @@ from classifier.features.engine import Engine
 from classifier.features.prepare import Events, Preparer, gathered
 from classifier.logs.address import client_address
 from classifier.model.judge import Judge
-from classifier.policy import Decision, Thresholds, Verdict, decide
+from classifier.policy import ALLOW_LIST, DENY_LIST, Decision, Thresholds, Verdict, decide
 from serving.settings import FailMode, Rules, Settings
 from serving.snapshot import Clock
 
@@ -76,7 +77,7 @@ class Answer(msgspec.Struct, omit_defaults=True):
     raw: float | None
     probability: float | None
     score: int | None
-    reasons: list[str]
+    reasons: tuple[str, ...]
     family: str | None
     challenge: dict[str, Any] | None = None
     warming_up: bool = False
@@ -125,9 +126,11 @@ class Judged:
     reasons: list[str | None]
 
 
-@dataclass(slots=True)
-class Decided:
-    """What is kept of a decision, to explain it later: no prompt, no address, no account."""
+class Decided(msgspec.Struct, gc=False):
+    """What is kept of a decision, to explain it later: no prompt, no address, no account.
+
+    The collector of garbage does not look at it: there are a hundred thousand of them, and a look takes 0.1 s.
+    """
 
     id: str
     time: int
@@ -137,7 +140,7 @@ class Decided:
     raw: float | None
     probability: float | None
     score: int | None
-    reasons: list[str]
+    reasons: tuple[str, ...]
     bundle: str
     path: str
     completed: bool = False
@@ -145,7 +148,7 @@ class Decided:
 
     def as_json(self) -> dict[str, Any]:
         """Return what `GET /v1/decisions/{id}` tells."""
-        values = {name: getattr(self, name) for name in self.__slots__}
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
         return {**values, "time": self.time / MICROSECONDS}
 
 
@@ -175,6 +178,10 @@ class Hooks:
     """Makes the page of a refused request from the answer, the Accept header and the URI asked for: its headers and
     body. None for programs."""
     recorder: Recorder | None = None
+    listed: Callable[[Event], Literal["allow", "deny"] | None] | None = None
+    """Tells whether the operator has listed who asks; it holds when scoring fails, too."""
+    ended: Callable[[int], None] | None = None
+    """Sees the serial number of an arrival that has ended or expired."""
 
 
 @dataclass
@@ -358,12 +365,12 @@ class Gate:
         answers = []
         for place, (arrival, (decision, why)) in enumerate(zip(arrivals, decided, strict=True)):
             own = judged.reasons[place]
-            enforced, warming = self._enforced(arrival, decision.decision)
+            enforced, warming = self._enforced(arrival, decision.decision, why)
             if enforced == "challenge" and self._admitted(arrival):
-                enforced, why = "allow", [*why, "pass"]
+                enforced, why = "allow", (*why, "pass")
             kept = Decided(
                 arrival.id, arrival.time, arrival.client, decision.decision, enforced, float(judged.raw[place]),
-                float(judged.probability[place]), decision.score, [*why, *(own.split() if own else ())], self.bundle,
+                float(judged.probability[place]), decision.score, (*why, *(own.split() if own else ())), self.bundle,
                 arrival.event.path,
             )  # fmt: skip
             answers.append(self._conclude(arrival, kept, warming))
@@ -376,10 +383,14 @@ class Gate:
         for arrival in arrivals:
             mode = self.rules.of(arrival.event.path).fail_mode
             verdict: Verdict = "block" if mode == "closed" else "allow"
-            enforced, warming = self._enforced(arrival, verdict)
+            listed = self.hooks.listed and self.hooks.listed(arrival.event)
+            why: tuple[str, ...] = ()
+            if listed is not None:
+                verdict, why = ("allow", (ALLOW_LIST,)) if listed == "allow" else ("block", (DENY_LIST,))
+            enforced, warming = self._enforced(arrival, verdict, why)
             self.tallies.failed[cause, str(mode)] += 1
             kept = Decided(
-                arrival.id, arrival.time, arrival.client, verdict, enforced, None, None, None, [f"scoring_{cause}"],
+                arrival.id, arrival.time, arrival.client, verdict, enforced, None, None, None, (*why, f"scoring_{cause}"),
                 self.bundle, arrival.event.path,
             )  # fmt: skip
             answers.append(self._conclude(arrival, kept, warming, mode))
@@ -409,14 +420,14 @@ class Gate:
             challenge, warming, failed,
         )  # fmt: skip
 
-    def _enforced(self, arrival: Arrival, decision: Verdict) -> tuple[Verdict, bool]:
-        """Return what the gateway is told, and whether that is because of the warm-up."""
+    def _enforced(self, arrival: Arrival, decision: Verdict, why: Sequence[str]) -> tuple[Verdict, bool]:
+        """Return what the gateway is told, and whether that is because of the warm-up, which lists do not need."""
         if decision == "allow":
             return decision, False
         mode = self.mode_override or self.rules.of(arrival.event.path).mode
         if mode == "shadow":
             return "allow", False
-        warming = self.warming_up
+        warming = self.warming_up and DENY_LIST not in why
         return ("allow" if warming else decision), warming
 
     def _admitted(self, arrival: Arrival) -> bool:
@@ -524,8 +535,31 @@ class Gate:
         """Forget what has ended, and tell the journal, in the order in which the engine processes it."""
         if kind != at.ARRIVAL:
             self._open.pop(serial, None)
+            if self.hooks.ended is not None:
+                self.hooks.ended(serial)
         if self.hooks.recorder is not None and kind != at.ARRIVAL:
             self.hooks.recorder.ended(serial, int(time), self._completing if kind == at.COMPLETION else None)
+
+    def forget(self, client: str) -> bool:
+        """Remove a client, by account or address, from profiles and kept decisions; return whether it was known."""
+        account, address = self._keys_of(client)
+        named = set(self.client_ids(client))
+        known = [self.engine.forget("client", key) for key in (account, address)]
+        known.append(self.engine.forget("address", address))
+        gone = [serial for serial, kept in self._kept.items() if kept.client in named]
+        for serial in gone:
+            del self._kept[serial]
+        return any(known) or bool(gone)
+
+    def client_ids(self, client: str) -> tuple[str, ...]:
+        """Return the names (16 hex digits) under which a client may be known, as an account and as an address."""
+        return tuple(f"{key:016x}" for key in self._keys_of(client))
+
+    def _keys_of(self, client: str) -> tuple[int, int]:
+        address = client
+        with suppress(ValueError):
+            address = client_address(client)
+        return self._preparer.client_keys(client)[0], self._preparer.client_keys(address)[1]
 
     # --- looking back ----------------------------------------------------------------------------------------------------
 

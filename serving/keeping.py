@@ -20,6 +20,7 @@ class Keeper:
 
     def __init__(self, gate: Gate, snapshots: Snapshots, now: Callable[[], float]) -> None:
         self._gate, self._snapshots, self._now = gate, snapshots, now
+        self._writing = asyncio.Lock()
 
     async def keep(self, interval_s: float) -> None:
         """Write a snapshot every `interval_s`, until cancelled."""
@@ -30,6 +31,17 @@ class Keeper:
 
     async def write(self) -> None:
         """Write a snapshot in pieces, requests in between. A failure is counted and logged, and changes nothing."""
+        async with self._writing:
+            await self._write()
+
+    async def renew(self) -> None:
+        """Remove the snapshots, which hold a client that was forgotten, and write one without it."""
+        async with self._writing:
+            self._snapshots.forget()
+            if self._gate.engine.start is not None:
+                await self._write()
+
+    async def _write(self) -> None:
         try:
             writer = await asyncio.to_thread(Writer, self._snapshots.folder)
             with writer:

@@ -8,8 +8,8 @@ import sys
 from datetime import UTC, datetime
 
 FIELDS = (
-    "address", "bundle", "bytes", "cause", "clock", "decision", "error", "file", "folder", "host", "id", "journal", "mode",
-    "port", "providers", "reason", "route", "rows", "seconds", "status", "warming_up", "why",
+    "action", "address", "bundle", "bytes", "cause", "clock", "decision", "error", "file", "folder", "host", "id",
+    "journal", "mode", "port", "providers", "reason", "route", "rows", "seconds", "status", "warming_up", "why",
 )  # fmt: skip
 """All that a line may carry beside time, level, logger and message: what is not named here is not written."""
 

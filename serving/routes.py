@@ -17,6 +17,7 @@ from serving.access import Access
 from serving.gate import Gate, Rejected
 from serving.metrics import Metrics
 from serving.problems import Problem
+from serving.records import Lines
 
 log = logging.getLogger("botsieve.serving")
 
@@ -46,7 +47,7 @@ class Reload(Strict):
     bundle: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
 
 
-def router(gate: Gate, metrics: Metrics, access: Access) -> APIRouter:
+def router(gate: Gate, metrics: Metrics, access: Access, audit: Lines) -> APIRouter:
     """Return the routes of one gate."""
     api = APIRouter(responses=problems())
     loading = asyncio.Lock()
@@ -89,7 +90,7 @@ def router(gate: Gate, metrics: Metrics, access: Access) -> APIRouter:
     @api.post("/v1/model/reload", responses=problems(403, 409))
     async def reload(wanted: Reload) -> dict[str, Any]:
         """Load a bundle and let it decide from the next request on. Needs a configured token."""
-        _need_token(access)
+        need_token(access)
         folder = Path(wanted.bundle) if wanted.bundle is not None else gate.model.bundle.path
         async with loading:
             try:
@@ -99,19 +100,21 @@ def router(gate: Gate, metrics: Metrics, access: Access) -> APIRouter:
             except BotsieveError as error:
                 raise Problem(409, "bundle", f"the bundle in use stays: {error}") from error
             before[:] = [old]
+        audit.add(action="reload", bundle=gate.bundle)
         log.info("bundle loaded", extra={"bundle": gate.bundle[:16], "providers": gate.model.providers})
         return {"champion": _described(gate.model)}
 
     @api.post("/v1/model/rollback", responses=problems(403, 409))
     async def rollback() -> dict[str, Any]:
         """Let the bundle before this one decide again. Needs a configured token."""
-        _need_token(access)
+        need_token(access)
         async with loading:
             if not before:
                 raise Problem(409, "bundle", "no other bundle has decided since the start")
             old = gate.model
             gate.load(before.pop())
             before.append(old)
+        audit.add(action="rollback", bundle=gate.bundle)
         log.info("bundle rolled back", extra={"bundle": gate.bundle[:16]})
         return {"champion": _described(gate.model)}
 
@@ -143,7 +146,8 @@ def _load(folder: Path, gate: Gate) -> Judge:
     return fresh
 
 
-def _need_token(access: Access) -> None:
+def need_token(access: Access) -> None:
+    """Raise Problem 403 where no token is configured: what changes decisions is not for everybody."""
     if not access.protected:
         raise Problem(
             403, "token", "configure a token (BOTSIEVE_TOKEN): without one, anyone who can connect could do this"

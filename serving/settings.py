@@ -79,6 +79,15 @@ class Settings(BaseSettings):
     registration_challenge_budget: Share | None = Field(None, description="The same, where accounts are made")
     registration_block_budget: Share | None = Field(None, description="The same, where accounts are made")
     capacity: float | None = Field(None, gt=0, description="Tokens in flight at which the gateway is full")
+    load_start: float = Field(0.7, ge=0, lt=1, description="Load from which unknown clients are challenged sooner")
+    load_budget: Share = Field(
+        0.05, description="Share of legitimate requests challenged at load 1, the most expensive"
+    )
+    load_s: float = Field(30.0, gt=0, description="s that a load holds that was stated")
+    typical_tokens: float = Field(1000.0, gt=0, description="Tokens that a typical request takes, in and out")
+    known_account_s: float = Field(604_800.0, ge=0, description="Age of an account from which it is known, s")
+    known_client_s: float = Field(86_400.0, ge=0, description="Time for which a known client has been seen, s")
+    known_requests: int = Field(50, ge=1, description="Requests that a known client without an account has made")
     token: SecretStr | None = Field(None, description="Bearer token for all but health and the challenge pages")
     trusted_proxies: tuple[str, ...] = Field((), description="Networks whose forwarded headers are believed")
     gateway: Gateway = Field("forwarded", description="Which forwarded headers are read: forwarded, nginx or envoy")

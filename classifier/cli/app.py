@@ -314,3 +314,17 @@ def demo(
     from classifier.cli.demonstrating import run
 
     run(out, seed, quiet)
+
+
+@app.command()
+def forget(
+    client: Annotated[str, typer.Argument(metavar="CLIENT", help="An account or an address.")],
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the service listens.")],
+) -> None:
+    """Remove a client from a service's state, snapshots and journal (the token comes from `BOTSIEVE_TOKEN`).
+
+    Example: `botsieve forget 192.0.2.7 --url http://127.0.0.1:8460`
+    """
+    from classifier.cli.forgetting import run
+
+    run(client, url)

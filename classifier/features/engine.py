@@ -275,8 +275,11 @@ class Engine:
         profile.count_in_flight(events.hashes, serials, self._places, *self.arrays)
 
     def forget(self, entity: str, key: int) -> bool:
-        """Remove a profile by the keyed hash; False if it is unknown. What is in flight ends without it."""
+        """Remove a profile by the keyed hash; False if it is unknown. Its requests in flight expire at once."""
         kind = ENTITIES.index(entity)
+        serials, events = self._flight.all()
+        for serial in serials[events.hashes[:, kind] == np.uint64(key)].tolist():
+            self._end_early(self.clock, serial)
         slot = self._slot(kind, key)
         if slot < 0:
             return False

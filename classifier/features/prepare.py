@@ -292,6 +292,10 @@ class Preparer:
         """Prepare what is known of one event at its arrival: an `Events` of one row, completion values NaN."""
         return gathered([self.described(event)])
 
+    def client_keys(self, client: str) -> tuple[int, int]:
+        """Return the hashes that a client has as an account and as an address (0: none)."""
+        return self._one["account"](client), self._one["address"](client)
+
     def described(self, event: Event) -> Described:
         """Return what `gathered` turns into a row: time in µs, hashes, values with their logs not yet taken."""
         one, time = self._one, microseconds(event.time)

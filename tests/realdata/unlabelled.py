@@ -41,6 +41,9 @@ _LINE = re.compile(r'^(\S+) .*?\[([^\]]+)\] "([^"]*)" (\d{3}) .*?"([^"]*)" "([^"
 _TOTALS = re.compile(r"read ([\d,]+) = accepted ([\d,]+) \+ rejected ([\d,]+)")
 
 JUDGED: Final = {
+    "1f409e32": "person, wrongly accused: the front page with its assets and referers",
+    "53f15cf7": "scanner: asks for backups and archives that are not there",
+    "23cded6c": "scanner: asks for backups and archives that are not there",
     "4ed0ce96": "scanner: asks for /wp-login.php, /administrator/ and /admin.php",
     "6f14b897": "scanner: asks for /wp-login.php, /administrator/ and /admin.php",
     "6e085549": "person, wrongly accused: two project pages, one after the other, in a current browser",

@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from hypothesis import strategies as st
 from classifier.errors import InputError
 from classifier.policy import (
     Budgets,
+    Circumstances,
     Decision,
     LegitimateCurve,
+    Policy,
     Thresholds,
     decide,
     decide_batch,
@@ -190,3 +193,65 @@ def test_ten_rows_beyond_are_enough(rows: int, share: float) -> None:
 def test_no_legitimate_rows_is_an_error_with_advice() -> None:
     with pytest.raises(InputError, match="no legitimate requests"):
         legitimate_curve(np.zeros(0, np.float32), np.zeros(0))
+
+
+# --- live requests ------------------------------------------------------------------------------------------------------
+
+CURVE = legitimate_curve(np.arange(20_000, dtype=np.float32), np.arange(20_000))
+LIVE = Policy(Thresholds(19_960.0, 19_998.0), budget=0.002, curve=CURVE)
+circumstances = st.builds(
+    Circumstances, st.sampled_from([None, "allow", "deny"]), st.booleans(), st.booleans(), st.floats(0, 1),
+    st.floats(1e-6, 1e6),
+)  # fmt: skip
+SEVERITY = {"allow": 0, "challenge": 1, "block": 2}
+
+
+@given(st.integers(0, 20_100), st.floats(0, 1))
+def test_in_calm_a_live_request_is_decided_as_in_a_log(raw: int, probability: float) -> None:
+    assert LIVE.decide(raw, probability) == (decide(raw, probability, LIVE.calm), ())
+
+
+@given(st.integers(0, 20_100), circumstances)
+def test_lists_win_and_say_so(raw: int, about: Circumstances) -> None:
+    decision, why = LIVE.decide(raw, 0.5, about)
+    if about.listed == "allow":
+        assert (decision.decision, why) == ("allow", ("allow_list",))
+    elif about.listed == "deny":
+        assert (decision.decision, why) == ("block", ("deny_list",))
+    else:
+        assert not {"allow_list", "deny_list"} & set(why)
+
+
+@given(st.integers(0, 20_100), st.floats(0, 1), st.floats(0, 1), st.floats(1e-3, 1e3), st.floats(1, 1e3))
+def test_more_load_and_more_cost_are_never_milder(
+    raw: int, load: float, more: float, cost: float, times: float
+) -> None:
+    def severity(**about: Any) -> int:
+        return SEVERITY[LIVE.decide(raw, 0.5, Circumstances(**about))[0].decision]
+
+    calm = severity()
+    assert calm <= severity(load=min(load, more), cost=cost) <= severity(load=max(load, more), cost=cost * times)
+    assert severity(known=True, load=load, cost=cost) == calm, "known clients keep their thresholds"
+    assert severity(load=load, cost=cost) < 2 or calm == 2, "load alone blocks nobody"
+
+
+def test_at_equal_probability_the_request_of_a_hundredfold_cost_is_limited_first() -> None:
+    def first_load(cost: float) -> float:
+        return next(
+            load for load in np.linspace(0, 1, 201) if LIVE.decide(19_800, 0.5, Circumstances(load=load, cost=cost))[1]
+        )
+
+    assert 0.7 < first_load(100.0) < first_load(1.0) <= 1.0
+    assert not LIVE.decide(19_800, 0.5, Circumstances(load=1.0, cost=0.01))[1]
+
+
+def test_registration_has_thresholds_of_its_own() -> None:
+    policy = Policy(Thresholds(10.0, 20.0), registration=Thresholds(5.0, 20.0))
+    assert policy.decide(7.0, 0.5)[0].decision == "allow"
+    assert policy.decide(7.0, 0.5, Circumstances(registration=True)) == (Decision("challenge", 50), ("registration",))
+    assert policy.decide(25.0, 0.5, Circumstances(registration=True)) == (Decision("block", 50), ())
+
+
+def test_a_budget_of_nothing_stays_nothing_under_load() -> None:
+    policy = Policy(Thresholds(math.inf, math.inf), budget=0.0, curve=CURVE)
+    assert policy.decide(1e9, 0.5, Circumstances(load=1.0, cost=1e6))[0].decision == "allow"

@@ -1,0 +1,128 @@
+"""What is known of a live request beside its score: lists, load, predicted cost, and whether its client is known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from classifier.features.spec import COLUMN
+from classifier.policy import Budgets, Circumstances, Decision, Policy, Pressure, Thresholds, thresholds_from_curve
+from serving.gate import Arrival, Gate
+from serving.lists import Lists
+from serving.settings import Settings
+
+_USED = COLUMN["client_used_over_asked"]
+_SEEN, _AGE = COLUMN["client_requests_seen"], COLUMN["client_age"]
+_ERRORS = COLUMN["client_auth_error_share_4096s"]
+_ACCOUNT_AGE = COLUMN["request_account_age"]
+BYTES_PER_TOKEN = 4.0
+"""Of English text, about: for the size of a prompt before anybody has counted its tokens."""
+_ERRORS_OF_KNOWN = 0.2
+_MOST_TOKENS = 10_000_000.0
+
+
+class Load:
+    """How loaded the gateway is, 0 to 1: the greatest of what it states and of the tokens in flight over the capacity."""
+
+    def __init__(self, settings: Settings, now: Callable[[], float]) -> None:
+        self._capacity, self._holds, self._now = settings.capacity, settings.load_s, now
+        self._stated, self._until = 0.0, -math.inf
+        self._flight: dict[int, float] = {}
+        self.tokens = 0.0
+
+    def state(self, load: float) -> None:
+        """Take the gateway's word, for `load_s`."""
+        self._stated, self._until = load, self._now() + self._holds
+
+    def began(self, serial: int, tokens: float) -> None:
+        """Count the tokens of a request that is let through, until it has ended."""
+        if self._capacity is not None:
+            self._flight[serial] = tokens
+            self.tokens += tokens
+
+    def ended(self, serial: int) -> None:
+        """Count them no longer."""
+        self.tokens -= self._flight.pop(serial, 0.0)
+        if not self._flight:
+            self.tokens = 0.0  # and no rounding stays behind
+
+    def now(self, told: float | None = None) -> float:
+        """Return the load; `told` is what came with the request at hand."""
+        load = max(told or 0.0, self._stated if self._until > self._now() else 0.0)
+        return load if self._capacity is None else max(load, min(self.tokens / self._capacity, 1.0))
+
+
+class Observer:
+    """Decides the requests of one gate with their circumstances."""
+
+    def __init__(self, gate: Gate, lists: Lists, load: Load) -> None:
+        self.lists, self.load, self._gate = lists, load, gate
+        self._settings = gate.settings
+        self._policy, self._of = Policy(gate.thresholds), gate.thresholds
+        self._renew()
+
+    def decide(
+        self, arrival: Arrival, raw: float, probability: float, thresholds: Thresholds
+    ) -> tuple[Decision, Sequence[str]]:
+        """Decide a request: the hook of the gate."""
+        if thresholds is not self._of:
+            self._renew()
+        about = self.circumstances(arrival)
+        decision, why = self._policy.decide(raw, probability, about)
+        if decision.decision == "allow":
+            self.load.began(arrival.serial, about.cost * self._settings.typical_tokens)
+        return decision, why
+
+    def circumstances(self, arrival: Arrival) -> Circumstances:
+        """Return what is known. In a log that is replayed, all is calm: it was decided long ago."""
+        listed = self.lists.of(arrival.event)
+        registration = self._gate.rules.of(arrival.event.path).registration
+        if self._settings.clock == "event":
+            return Circumstances(listed, registration)
+        load = self.load.now(arrival.live.load)
+        cost = predicted_tokens(arrival, self._settings.typical_tokens) / self._settings.typical_tokens
+        return Circumstances(listed, registration, load > 0.0 and self._known(arrival), load, cost)
+
+    def _known(self, arrival: Arrival) -> bool:
+        """Whether the account is old enough, or the client has come for long enough; and has not come with bad keys."""
+        row, settings = arrival.row, self._settings
+        if row[_ERRORS] > _ERRORS_OF_KNOWN:  # NaN, which is nothing answered yet, is no error
+            return False
+        if arrival.event.account is not None and row[_ACCOUNT_AGE] >= math.log2(settings.known_account_s + 1.0):
+            return True
+        return bool(row[_AGE] >= settings.known_client_s and row[_SEEN] >= settings.known_requests)
+
+    def _renew(self) -> None:
+        """Take the thresholds of the model that decides now."""
+        gate, settings = self._gate, self._settings
+        self._of, manifest = gate.thresholds, gate.model.bundle.manifest
+        curve = manifest.policy_curve()
+        budget = manifest.budgets["challenge"] if settings.challenge_budget is None else settings.challenge_budget
+        registration = None
+        asked = {"challenge": settings.registration_challenge_budget, "block": settings.registration_block_budget}
+        stated = {name: value for name, value in asked.items() if value is not None}
+        if stated:
+            both = {**manifest.budgets, **stated}
+            chosen = Budgets(max(both["challenge"], both["block"]), min(both["block"], both["challenge"]))
+            registration = thresholds_from_curve(curve, chosen, tuple(stated))
+        self._policy = Policy(
+            gate.thresholds, budget=float(budget), curve=curve, registration=registration,
+            pressure=Pressure(settings.load_start, settings.load_budget),
+        )  # fmt: skip
+
+
+def predicted_tokens(arrival: Arrival, typical: float) -> float:
+    """Return the tokens that a request will take: those of its text, and of `max_tokens` what its client tends to use."""
+    event, used = arrival.event, float(arrival.row[_USED])
+    share = 1.0 if math.isnan(used) else min(max(used, 0.01), 1.0)
+    asked = typical if event.max_tokens is None else float(event.max_tokens) * share
+    return min((event.request_bytes or 0) / BYTES_PER_TOKEN + asked, _MOST_TOKENS)
+
+
+def attach(gate: Gate, now: Callable[[], float]) -> Observer:
+    """Let the gate decide with circumstances."""
+    observer = Observer(gate, Lists(gate.settings.state, now), Load(gate.settings, now))
+
+    gate.hooks.decide, gate.hooks.listed = observer.decide, observer.lists.of
+    gate.hooks.ended = observer.load.ended
+    return observer

@@ -1,0 +1,227 @@
+"""What changes how a running service decides: lists, load, the shadow switch, forgetting, feedback, and the audit of it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from fastapi.testclient import TestClient
+
+from classifier.errors import InputError
+from classifier.events import Event
+from classifier.model.judge import Judge
+from serving.app import Service
+from serving.lists import FILE, Lists
+from tests.service.served import (  # noqa: F401 - fixtures
+    START,
+    Moment,
+    bundle,
+    client_of,
+    event,
+    judge,
+    mixed_events,
+    post,
+    service,
+)
+
+TOKEN = "a token of the tests"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+
+
+@pytest.fixture
+def admin(judge: Judge, tmp_path: Path) -> tuple[Service, TestClient, Moment]:  # noqa: F811
+    now = Moment()
+    app = service(judge, now, token=TOKEN, state=tmp_path / "state")
+    return app, client_of(app, headers=BEARER), now
+
+
+def enlist(client: TestClient, **entry: Any) -> Any:
+    return post(client, "/v1/lists", {"list": "deny", "kind": "network", "value": "192.0.2.0/24", **entry})
+
+
+def decided(client: TestClient, **changes: Any) -> Any:
+    return post(client, "/v1/decide", event(**changes)).json()
+
+
+def test_a_denied_network_is_blocked_until_the_entry_goes(admin: tuple[Service, TestClient, Moment]) -> None:
+    app, client, _ = admin
+    entry = enlist(client).json()
+    answer = decided(client, ip="192.0.2.7")
+    assert answer["decision"] == answer["enforced"] == "block"
+    assert answer["reasons"][0] == "deny_list"
+    assert "deny_list" not in decided(client, ip="192.0.3.7")["reasons"]
+    assert client.delete(f"/v1/lists/{entry['id']}").status_code == 204
+    assert "deny_list" not in decided(client, ip="192.0.2.7")["reasons"]
+    assert [line["action"] for line in client.get("/v1/audit").json()] == ["unlisted", "listed"]
+    assert app.gate.tallies.reasons["deny_list", "block"] == 1
+
+
+def test_lists_hold_while_scoring_fails_and_while_warming_up(judge: Judge) -> None:  # noqa: F811
+    app = service(judge, token=TOKEN, fail_mode="closed", warm_up_s=1e6)
+    client = client_of(app, headers=BEARER)
+    enlist(client, value="192.0.2.7")
+    enlist(client, list="allow", kind="account", value="boss")
+    assert decided(client)["enforced"] == "block", "lists need no warm-up"
+
+    def broken(arrivals: Any) -> Any:
+        raise RuntimeError
+
+    app.batcher._judge = broken
+    assert decided(client)["reasons"] == ["deny_list", "scoring_error"]
+    assert decided(client, ip="192.0.9.9", account="boss")["decision"] == "allow"
+    assert decided(client, ip="192.0.9.9")["decision"] == "block"
+
+
+def test_lists_outlive_a_restart_and_entries_expire(tmp_path: Path) -> None:
+    now = Moment()
+    lists = Lists(tmp_path, now)
+    lists.add("deny", "network", "2001:db8::/32")
+    lists.add("allow", "network", "2001:db8:1::/48", expires=START + 60.0)
+    lists.add("deny", "fingerprint", "t13d")
+    lists.add("allow", "account", "a")
+
+    def of(**known: Any) -> str | None:
+        return Lists(tmp_path, now).of(Event(0, known.pop("ip", "198.51.100.1"), "GET", "/", **known))
+
+    assert of(ip="2001:db8:1::5") == "allow", "the longest network counts"
+    assert of(ip="2001:db8:2::5") == "deny"
+    assert of(fingerprint="t13d", account="a") == "allow", "an account is known better than a fingerprint"
+    assert of(fingerprint="t13d") == "deny"
+    assert of(ip="a-host.example") is None
+    now.seconds += 61
+    assert of(ip="2001:db8:1::5") == "deny"
+    assert len(lists.all()) == 3
+    lists.add("deny", "network", "::ffff:192.0.2.1")
+    assert of(ip="192.0.2.1") == "deny"
+    (tmp_path / FILE).write_bytes(b"[{")
+    with pytest.raises(InputError, match="holds no lists"):
+        Lists(tmp_path, now)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"value": "no network"}, {"value": "10.0.0.0/33"}, {"expires": 5.0}, {"kind": "path"}, {"list": "grey"},
+        {"value": ""}, {"unknown": 1}, {"expires": "soon"},
+    ],
+)  # fmt: skip
+def test_a_bad_entry_changes_nothing(admin: tuple[Service, TestClient, Moment], body: dict[str, Any]) -> None:
+    _, client, _ = admin
+    assert enlist(client, **body).status_code == 422
+    assert client.get("/v1/lists").json() == client.get("/v1/audit").json() == []
+
+
+def test_a_full_disk_leaves_the_lists_as_they_were(
+    admin: tuple[Service, TestClient, Moment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _app, client, _ = admin
+    enlist(client)
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    answer = enlist(client, value="10.0.0.0/8")
+    assert answer.status_code == 507
+    assert len(client.get("/v1/lists").json()) == 1
+    assert "deny_list" not in decided(client, ip="10.1.2.3")["reasons"]
+
+
+def test_without_a_token_nothing_can_be_changed(judge: Judge) -> None:  # noqa: F811
+    client = client_of(service(judge))
+    assert (
+        enlist(client).status_code == client.get("/v1/lists").status_code == client.get("/v1/audit").status_code == 403
+    )
+    assert post(client, "/v1/mode", {"mode": "shadow"}).status_code == 403
+    assert post(client, "/v1/forget", {"client": "192.0.2.7"}).status_code == 403
+
+
+def test_a_wrong_token_is_refused_everywhere(judge: Judge) -> None:  # noqa: F811
+    client = client_of(service(judge, token=TOKEN), headers={"authorization": "Bearer another token at all"})
+    for path in ("/v1/load", "/v1/lists", "/v1/mode", "/v1/forget", "/v1/feedback"):
+        assert post(client, path, {}).status_code == 401
+
+
+def test_the_switch_to_shadow_and_back(admin: tuple[Service, TestClient, Moment]) -> None:
+    _app, client, _ = admin
+    enlist(client)
+    assert post(client, "/v1/mode", {"mode": "shadow"}).json() == {"mode": "shadow", "settings": "enforce"}
+    assert decided(client)["enforced"] == "allow"
+    assert post(client, "/v1/mode", {"mode": None}).status_code == 200
+    assert decided(client)["enforced"] == "block"
+    assert [line["action"] for line in client.get("/v1/audit").json()] == ["mode", "mode", "listed"]
+
+
+def test_load_is_stated_for_a_while_and_counted_from_tokens(judge: Judge) -> None:  # noqa: F811
+    now = Moment()
+    app = service(judge, now, capacity=10_000.0, typical_tokens=100.0, load_s=30.0)
+    client = client_of(app)
+    load = app.metrics.gauges["load"][1]
+    assert post(client, "/v1/load", {"load": 0.8}).json() == {"load": 0.8}
+    now.seconds += 31
+    assert load() == 0.0
+    answers = [decided(client, max_tokens=2_000) for _ in range(3)]
+    let_through = [answer["id"] for answer in answers if answer["decision"] == "allow"]
+    assert load() == pytest.approx(0.2 * len(let_through))
+    for identity in let_through:
+        post(client, "/v1/complete", {"id": identity, "status": 200})
+    assert load() == 0.0
+    for wrong in (-0.1, 1.1, "full", None):
+        assert post(client, "/v1/load", {"load": wrong}).status_code == 422
+
+
+def test_under_load_unknown_clients_are_challenged_and_known_accounts_are_served(judge: Judge) -> None:  # noqa: F811
+    def decisions(load: str, created: float) -> list[str]:
+        now = Moment()
+        app = service(judge, now, load_budget=0.99)
+        client = client_of(app)
+        found = []
+        for place, given in enumerate(mixed_events(120)):
+            now.seconds += 5
+            body = {"ip": given.ip, "method": given.method, "path": given.path, "user_agent": given.user_agent or ""}
+            body |= {"account": f"a{place % 7}", "account_created": created, "max_tokens": 200_000}
+            answer = post(client, "/v1/decide", body, x_botsieve_load=load).json()
+            found.append(answer["decision"])
+            assert load == "1" or "load" not in answer["reasons"]
+        return found
+
+    old, new = START - 1e8, START - 10.0
+    assert decisions("1", new).count("challenge") > decisions("0", new).count("challenge")
+    assert decisions("1", old) == decisions("0", old)
+
+
+def test_forgetting_removes_profile_decisions_and_snapshots(admin: tuple[Service, TestClient, Moment]) -> None:
+    app, client, _now = admin
+    kept = decided(client, ip="198.51.100.9")["id"]
+    other = decided(client, ip="192.0.2.7")["id"]
+    assert app.keeper is not None
+    app.keeper.save()
+    asyncio.run(app.keeper.write())
+    key = int(app.gate.client_ids("198.51.100.9")[1], 16)
+    assert app.gate.engine.profile("client", key) is not None
+    assert post(client, "/v1/forget", {"client": "198.51.100.9"}).json() == {"known": True}
+    assert app.gate.engine.profile("client", key) is None
+    assert app.gate.engine.profile("address", key) is None
+    assert client.get(f"/v1/decisions/{kept}").status_code == 404
+    assert client.get(f"/v1/decisions/{other}").status_code == 200
+    folder = app.gate.settings.state
+    assert folder is not None
+    snapshots = sorted(file.name for file in folder.glob("state.*"))
+    assert snapshots == ["state.snapshot"]
+    assert key.to_bytes(8, "little") not in (folder / "state.snapshot").read_bytes()
+    assert "198.51.100.9" not in (folder / "audit.jsonl").read_text()
+    assert post(client, "/v1/forget", {"client": "198.51.100.9"}).json() == {"known": False}
+
+
+def test_feedback_is_kept_as_a_label(admin: tuple[Service, TestClient, Moment]) -> None:
+    app, client, _ = admin
+    identity = decided(client)["id"]
+    answer = post(client, "/v1/feedback", {"id": identity, "verdict": "malicious", "note": "seen in the log"})
+    assert (answer.status_code, answer.json()["label"]) == (201, 1)
+    assert post(client, "/v1/feedback", {"id": "ff-00000000", "verdict": "legitimate"}).status_code == 404
+    assert app.gate.settings.state is not None
+    lines = (app.gate.settings.state / "labels.jsonl").read_bytes().splitlines()
+    assert [msgspec.json.decode(line)["id"] for line in lines] == [identity]
