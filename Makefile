@@ -7,6 +7,8 @@ SHELL := /bin/sh
 
 VENV ?= .venv
 BOOT ?= .uv
+# LiteLLM is a program of its own and wants other versions of libraries that both use.
+LITELLM ?= $(VENV)-litellm
 UV := $(BOOT)/bin/uv
 PY := $(VENV)/bin/python
 # The interpreter to build upon: `make PYTHON=/path/to/python3 …`, else the first that is new enough.
@@ -41,8 +43,8 @@ test: $(VENV)/.dev ## the fast tests
 	$(PYTEST) -m "not slow"
 
 .PHONY: test-slow
-test-slow: $(VENV)/.dev ## long property runs, real gateways, the browser
-	$(PYTEST) -m slow || test $$? -eq 5
+test-slow: $(VENV)/.dev $(LITELLM)/.installed ## long property runs, real gateways, the browser
+	BOTSIEVE_TEST_LITELLM=$(abspath $(LITELLM))/bin/litellm $(PYTEST) -m slow || test $$? -eq 5
 
 .PHONY: check
 check: $(VENV)/.dev ## lint, format, types, import edges
@@ -72,6 +74,7 @@ PIN = $(UV) pip compile --quiet --universal --python-version 3.11 --no-header --
 .PHONY: pins
 pins: $(BOOT)/.installed ## renew requirements/*.txt from pyproject.toml (UPGRADE=1 for the newest versions)
 	echo uv | $(PIN) --no-annotate - --output-file requirements/uv.txt
+	echo 'litellm[proxy]>=1.100' | $(PIN) --no-annotate - --output-file requirements/litellm.txt
 	$(PIN) pyproject.toml --group build --group dev --output-file requirements/dev.txt
 	$(PIN) pyproject.toml --group build --constraint requirements/dev.txt --output-file requirements/base.txt
 
@@ -83,7 +86,7 @@ clean: ## remove what runs leave behind; environments and mlruns/ stay
 
 .PHONY: distclean
 distclean: clean ## remove the environments and every cache as well
-	rm -rf .venv .uv .cache *.egg-info
+	rm -rf .venv .venv-litellm .uv .cache *.egg-info
 
 $(BOOT)/.installed: requirements/uv.txt
 	@python=; \
@@ -119,4 +122,9 @@ $(VENV)/.base: requirements/base.txt pyproject.toml $(VENV)/.created
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.base
 	$(INSTALL) requirements/dev.txt
 	$(PROJECT)
+	@touch $@
+
+$(LITELLM)/.installed: requirements/litellm.txt $(BOOT)/.installed
+	$(UV) venv --quiet --clear --python $(BOOT)/bin/python $(LITELLM)
+	$(UV) pip sync --quiet --python $(LITELLM)/bin/python --require-hashes requirements/litellm.txt
 	@touch $@
