@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from classifier.cli.evaluating import measure
 from classifier.cli.logs import LogOptions
+from classifier.cli.replaying import Service
+from classifier.cli.replaying import run as replay_log
+from classifier.cli.scoring import run as score_log
 from classifier.cli.simulating import run as simulate_log
 from classifier.cli.terminal import OUTPUT, say, threads_of
 from classifier.cli.training import TrainOptions
 from classifier.cli.training import run as train_bundle
+from classifier.errors import BotsieveError
 from classifier.model.apply import Model, labelled_frame
 
 DURATION_S = 4 * 3600.0
 CLIENTS = 600
+LIVE_ROWS = 30_000
+"""Requests of the second log that go through the service."""
+START_S = 120.0
 
 
 def run(out: Path, seed: int, quiet: bool) -> None:
@@ -30,9 +47,56 @@ def run(out: Path, seed: int, quiet: bool) -> None:
     frame = labelled_frame(model.scored(_log(judge, quiet).tables(out / "holdout", "scoring"), threads=threads_of(0)))
     report = out / "report.html"
     measure(model.bundle.manifest, frame, str(bundle), out / "evaluation.json", report, seed, quiet)
+    say("4. The same requests, one by one, through the service that a gateway asks.", quiet)
+    live, scored, replayed = out / "live.jsonl", out / "scored.parquet", out / "replayed.parquet"
+    with judge.open("rb") as lines, live.open("wb") as part:
+        part.writelines(islice(lines, LIVE_ROWS))
+    score_log(_log(live, quiet), bundle, scored, "request", "cpu", 0)
+    with served(bundle, out / "service.log") as url:
+        replay_log(_log(live, quiet), url, replayed, None)
+    OUTPUT.print(compared(scored, replayed))
     OUTPUT.print(
         f"\nThe page with plots: {report}\nNow your own log: botsieve train access.log --bundle model --inject all"
     )
+
+
+@contextmanager
+def served(bundle: Path, log: Path) -> Iterator[str]:
+    """Run a service on a bundle, with the events' time, until the end of the block; yield its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "serving", "--bundle", str(bundle), "--port", str(port), "--clock", "event"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BOTSIEVE_")}
+    environment |= {name: os.environ[name] for name in ("BOTSIEVE_HASH_KEY",) if name in os.environ}
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        try:
+            _await(f"http://127.0.0.1:{port}", process, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _await(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    until = time.monotonic() + START_S
+    while process.poll() is None and time.monotonic() < until:
+        with suppress(BotsieveError):
+            Service(url).call("GET", "/healthz")
+            return
+        time.sleep(0.1)
+    raise BotsieveError(f"the service did not start; {log} says why")
+
+
+def compared(scored: Path, replayed: Path) -> str:
+    """Say whether a service answered what `score` wrote."""
+    columns = ["raw", "probability", "score", "decision"]
+    offline, online = (pq.read_table(path, columns=columns) for path in (scored, replayed))
+    apart = sum(a != b for a, b in zip(offline.to_pylist(), online.to_pylist(), strict=True))
+    if apart:
+        raise BotsieveError(f"the service answered {apart:,} of {len(online):,} requests otherwise than `score`")
+    return f"The service answered {len(online):,} requests as `score` did: equal to the last bit."
 
 
 def _log(path: Path, quiet: bool) -> LogOptions:
