@@ -31,8 +31,8 @@ from classifier.features.prepare import Events
 from classifier.features.spec import spec_hash
 
 FORMAT = 1
-STEP = 1024
-"""Slots of a piece: less than 1 MiB to copy between two requests."""
+STEP = 512
+"""Slots of a piece: less than half a MiB to copy between two requests."""
 NEWEST, PREVIOUS = "state.snapshot", "state.previous"
 _DIGEST = 32
 _LINE = 65_536
