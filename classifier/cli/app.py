@@ -328,3 +328,19 @@ def forget(
     from classifier.cli.forgetting import run
 
     run(client, url)
+
+
+@app.command()
+def tail(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The gateway's access log, in JSON.")],
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the service listens.")],
+    once: Annotated[bool, typer.Option("--once", help="Send what is there, from the beginning, and stop.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell a service how requests ended, from nginx's or Caddy's access log, as it is written.
+
+    Example: `botsieve tail /var/log/nginx/botsieve.json --url http://127.0.0.1:8460`
+    """
+    from classifier.cli.tailing import run
+
+    run(file, url, once, quiet)

@@ -198,6 +198,10 @@ class Pace:
             self._sleep(wait)
 
 
+class Unreachable(BotsieveError):  # noqa: N818 - what it is
+    """No answer came."""
+
+
 class Service:
     """A thin HTTP client of a botsieve service: one connection that is kept, JSON both ways."""
 
@@ -225,7 +229,8 @@ class Service:
             reply = self._connection.getresponse()
             content = reply.read()
         except (OSError, http.client.HTTPException) as error:
-            raise BotsieveError(
+            self._connection.close()  # the next call opens it again
+            raise Unreachable(
                 f"no answer from {self._url} ({type(error).__name__}); is botsieve serve running there?"
             ) from error
         if reply.status >= 300:

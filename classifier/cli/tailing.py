@@ -1,0 +1,194 @@
+"""`botsieve tail`: tells a service how requests ended, from a gateway's access log in JSON.
+
+Reads what `serving/gateways/nginx.conf` and `serving/gateways/Caddyfile` write. A line without an id was not guarded and is
+skipped. The log may be rotated or truncated; while the service does not answer, lines wait in the file.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from classifier.cli.replaying import Service, Unreachable
+from classifier.cli.terminal import say
+from classifier.errors import BotsieveError, InputError
+
+GROUP = 256
+"""Most completions in a request."""
+POLL_S = 0.2
+LONGEST_WAIT_S = 30.0
+MAX_LINE = 1 << 20
+_IDS = ("botsieve_id", "x-botsieve-id", "x_botsieve_id")
+
+
+def run(path: Path, url: str, once: bool, quiet: bool) -> None:
+    """Follow the log, from its end on; with `once`, send all of it and stop."""
+    if not path.is_file():
+        raise InputError(f"{path} is no file: name the access log that the gateway writes")
+    tail, log = Tail(Service(url).post), Lines(path, from_start=once)
+    try:
+        for lines in log.read(once):
+            tail.send(lines)
+    except KeyboardInterrupt:
+        pass
+    counts = tail.counts
+    say(
+        f"read {counts['read']:,} lines = sent {counts['sent']:,} + without an id {counts['skipped']:,}"
+        f" + refused or unreadable {counts['rejected']:,}",
+        quiet,
+    )
+
+
+def completion_of(line: bytes) -> dict[str, Any] | None:
+    """Return the completion in a line, None if the request was not guarded. Raises ValueError for what is no such line."""
+    entry = json.loads(line)
+    if not isinstance(entry, dict):
+        raise ValueError("no object")
+    found = next((entry[name] for name in _IDS if entry.get(name)), None)
+    enforced = entry.get("enforced") or None
+    if found is None:
+        found, enforced = _of_headers(entry.get("resp_headers")), None
+    if not found:
+        return None
+    if not isinstance(found, str) or len(found) > 64:
+        raise ValueError("no id")
+    completion = {
+        "id": found, "status": _whole(entry.get("status")), "duration": _seconds(entry.get("duration")),
+        "response_bytes": _whole(entry.get("response_bytes", entry.get("size"))), "verdict": enforced,
+    }  # fmt: skip
+    return {name: value for name, value in completion.items() if value is not None}
+
+
+def _of_headers(headers: Any) -> Any:
+    """Return the id among the headers of an answer, as Caddy logs them: lists of values by name."""
+    for name, values in headers.items() if isinstance(headers, dict) else ():
+        if name.lower() == "x-botsieve-id" and isinstance(values, list) and values:
+            return values[0]
+    return None
+
+
+def _whole(value: Any) -> int | None:
+    if value is None or value == "":
+        return None
+    number = int(value)
+    if number < 0:
+        raise ValueError("a negative number")
+    return number
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None or value == "":
+        return None
+    number = float(value)
+    if not math.isfinite(number) or number < 0:
+        raise ValueError("no duration")
+    return number
+
+
+class Tail:
+    """Sends the completions of lines, and counts: read = sent + skipped + rejected."""
+
+    def __init__(self, post: Callable[[str, Any], Any], sleep: Callable[[float], None] = time.sleep) -> None:
+        self._post, self._sleep = post, sleep
+        self.counts: Counter[str] = Counter()
+
+    def send(self, lines: list[bytes]) -> None:
+        """Send the completions of some lines; wait for a service that does not answer."""
+        found = []
+        for line in lines:
+            self.counts["read"] += 1
+            try:
+                completion = completion_of(line)
+            except (ValueError, TypeError, RecursionError):
+                self.counts["rejected"] += 1
+                continue
+            if completion is None:
+                self.counts["skipped"] += 1
+            else:
+                found.append(completion)
+        for begin in range(0, len(found), GROUP):
+            self._send(found[begin : begin + GROUP])
+
+    def _send(self, completions: list[dict[str, Any]]) -> None:
+        wait = 0.25
+        while True:
+            try:
+                self._post("/v1/complete", completions)
+            except Unreachable as error:
+                if wait == 0.25:
+                    say(f"{error}; waiting", False)
+                self._sleep(wait)
+                wait = min(2 * wait, LONGEST_WAIT_S)
+                continue
+            except BotsieveError as error:
+                if len(completions) > 1:  # one that is refused must not take the others with it
+                    for completion in completions:
+                        self._send([completion])
+                    return
+                self.counts["rejected"] += 1
+                say(str(error), False)
+                return
+            self.counts["sent"] += len(completions)
+            return
+
+
+class Lines:
+    """Follows a file by its name, through rotation and truncation."""
+
+    def __init__(self, path: Path, *, from_start: bool) -> None:
+        self._path, self._rest = path, b""
+        self._file: BinaryIO = path.open("rb")
+        if not from_start:
+            self._file.seek(0, os.SEEK_END)
+
+    def read(self, once: bool, sleep: Callable[[float], None] = time.sleep) -> Iterator[list[bytes]]:
+        """Yield whole lines as they come; with `once`, until the file's end."""
+        try:
+            while True:
+                if lines := self._new():
+                    yield lines
+                elif once:
+                    if self._rest:
+                        yield [self._rest]
+                    return
+                elif not self._renewed():
+                    sleep(POLL_S)
+        finally:
+            self._file.close()
+
+    def _new(self) -> list[bytes]:
+        data = self._file.read(MAX_LINE)
+        if not data:
+            return []
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > MAX_LINE:
+            lines, self._rest = [*lines, self._rest], b""
+        return [line for line in lines if line.strip()]
+
+    def _renewed(self) -> bool:
+        """Go on with the file of this name, if it is another one by now, or has been cut."""
+        here = os.fstat(self._file.fileno())
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return False
+        if (here.st_ino, here.st_dev) != (there.st_ino, there.st_dev):
+            if late := self._file.read():  # written between our last look and the rotation
+                self._rest += late
+            fresh = self._path.open("rb")
+            self._file.close()
+            self._file = fresh
+            if self._rest and not self._rest.endswith(b"\n"):
+                self._rest += b"\n"
+            return True
+        if there.st_size < self._file.tell():
+            self._file.seek(0)
+            self._rest = b""
+            return True
+        return False
