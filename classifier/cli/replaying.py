@@ -218,6 +218,10 @@ class Service:
         if token:
             self._headers["Authorization"] = f"Bearer {token}"
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._connection.close()
+
     def post(self, path: str, body: Any) -> Any:
         """Send JSON; return the reply's."""
         return self.call("POST", path, msgspec.json.encode(body))

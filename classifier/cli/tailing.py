@@ -1,6 +1,6 @@
 """`botsieve tail`: tells a service how requests ended, from a gateway's access log in JSON.
 
-Reads what `serving/gateways/nginx.conf` and `serving/gateways/Caddyfile` write. A line without an id was not guarded and is
+Reads what the configurations of nginx, Caddy and Envoy in `serving/gateways/` write. A line without an id was not guarded and is
 skipped. The log may be rotated or truncated; while the service does not answer, lines wait in the file.
 """
 
@@ -31,12 +31,15 @@ def run(path: Path, url: str, once: bool, quiet: bool) -> None:
     """Follow the log, from its end on; with `once`, send all of it and stop."""
     if not path.is_file():
         raise InputError(f"{path} is no file: name the access log that the gateway writes")
-    tail, log = Tail(Service(url).post), Lines(path, from_start=once)
+    service = Service(url)
+    tail, log = Tail(service.post), Lines(path, from_start=once)
     try:
         for lines in log.read(once):
             tail.send(lines)
     except KeyboardInterrupt:
         pass
+    finally:
+        service.close()
     counts = tail.counts
     say(
         f"read {counts['read']:,} lines = sent {counts['sent']:,} + without an id {counts['skipped']:,}"
@@ -59,7 +62,7 @@ def completion_of(line: bytes) -> dict[str, Any] | None:
     if not isinstance(found, str) or len(found) > 64:
         raise ValueError("no id")
     completion = {
-        "id": found, "status": _whole(entry.get("status")), "duration": _seconds(entry.get("duration")),
+        "id": found, "status": _whole(entry.get("status")), "duration": _seconds(entry.get("duration"), entry.get("duration_ms")),
         "response_bytes": _whole(entry.get("response_bytes", entry.get("size"))), "verdict": enforced,
     }  # fmt: skip
     return {name: value for name, value in completion.items() if value is not None}
@@ -82,9 +85,11 @@ def _whole(value: Any) -> int | None:
     return number
 
 
-def _seconds(value: Any) -> float | None:
+def _seconds(value: Any, milliseconds: Any) -> float | None:
     if value is None or value == "":
-        return None
+        if milliseconds is None:
+            return None
+        value = float(milliseconds) / 1e3
     number = float(value)
     if not math.isfinite(number) or number < 0:
         raise ValueError("no duration")

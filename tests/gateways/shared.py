@@ -1,0 +1,302 @@
+"""What the tests of gateways share: the demo's model, a service as a program, an inference server, and simulated clients."""
+
+from __future__ import annotations
+
+import heapq
+import http.client
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from classifier.cli.demonstrating import CLIENTS, DURATION_S
+from classifier.cli.replaying import Service
+from classifier.features import layout as at
+from classifier.features.engine import Tables
+from classifier.features.prepare import Preparer
+from classifier.model.bundle import load_bundle
+from serving.snapshot import Snapshots
+
+TOKEN = "a token of the gateways' tests"
+KEY = "the hash key of the gateways' tests"
+KINDS = ("person", "sdk_batch", "request_flood")
+MOST = 60
+"""Requests of each of the clients that go through the gateway."""
+
+
+def free_port() -> int:
+    """Return a port that is free, outside of those that outgoing connections take."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("0.0.0.0", port))
+            except OSError:
+                continue
+            return port
+
+
+def await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    for _ in range(600):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        assert process.poll() is None, log.read_text()[-2000:]
+        time.sleep(0.05)
+    raise AssertionError(log.read_text()[-2000:])
+
+
+@contextmanager
+def program(command: list[str], port: int, log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program that listens on a port until the end of the block."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env={**os.environ, **environment})
+        try:
+            await_port(port, process, log)
+            yield process
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def botsieve(*arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "classifier", *arguments], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of `make demo`, trained as there, and another log; made once for all processes of the run."""
+    if (
+        ready := os.environ.get("BOTSIEVE_TEST_GATEWAYS")
+    ) is not None:  # a folder that was made before: for work on a test
+        return Path(ready)
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder, lock = base / "gateways", base / "gateways.lock"
+    try:
+        lock.mkdir()
+    except FileExistsError:
+        for _ in range(2400):
+            if (folder / "ready").exists():
+                return folder
+            time.sleep(0.1)
+        raise AssertionError("another process did not make the model") from None
+    folder.mkdir()
+    train, clients = folder / "train.jsonl", str(CLIENTS)
+    botsieve("simulate", "--out", str(train), "--duration", f"{DURATION_S:.0f}", "--clients", clients, "--attacks", "all",
+             "--seed", "0", "--quiet")  # fmt: skip
+    botsieve("train", str(train), "--bundle", str(folder / "bundle"), "--quiet")
+    botsieve("simulate", "--out", str(folder / "traffic.jsonl"), "--duration", "1800", "--clients", "80",
+             "--attacks", "all", "--seed", "5", "--quiet")  # fmt: skip
+    (folder / "ready").touch()
+    return folder
+
+
+@dataclass
+class Inference:
+    """An inference server that notes what reaches it; `status` and `size` of its answers can be set."""
+
+    port: int
+    status: int = 200
+    size: int = 500
+    seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+
+@pytest.fixture
+def inference() -> Iterator[Inference]:
+    made = Inference(0)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            made.seen.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
+            self.send_response(made.status)
+            self.send_header("content-length", str(made.size))
+            self.send_header("connection", "close")
+            self.end_headers()
+            self.wfile.write(b"x" * made.size)
+
+        do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    made.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield made
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class Running:
+    """A botsieve service as a program."""
+
+    def __init__(self, folder: Path, bundle: Path, **settings: Any) -> None:
+        self.port, self.folder, self._bundle = free_port(), folder, bundle
+        given = {"mode": "enforce", "clock": "event", "warm_up_s": 0, "token": TOKEN, "trusted_proxies": ["127.0.0.1/32"],
+                 "account_header": "x-botsieve-account", "state": str(folder / "state"), **settings}  # fmt: skip
+        self._environment = {
+            f"BOTSIEVE_{name.upper()}": json.dumps(value) if isinstance(value, list) else str(value)
+            for name, value in given.items()
+        }
+        self._environment["BOTSIEVE_HASH_KEY"] = KEY
+
+    @contextmanager
+    def __call__(self) -> Iterator[Running]:
+        command = [sys.executable, "-m", "serving", "--bundle", str(self._bundle), "--port", str(self.port)]
+        with program(command, self.port, self.folder / "service.log", **self._environment):
+            os.environ["BOTSIEVE_TOKEN"] = TOKEN
+            try:
+                yield self
+            finally:
+                del os.environ["BOTSIEVE_TOKEN"]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def metric(self, line: str) -> float:
+        request = urllib.request.Request(self.url + "/metrics", headers={"authorization": f"Bearer {TOKEN}"})
+        text = urllib.request.urlopen(request, timeout=10).read().decode()
+        return next((float(row.rpartition(" ")[2]) for row in text.splitlines() if row.startswith(line + " ")), 0.0)
+
+
+Answer = tuple[int, dict[str, str], bytes]
+
+
+def ask(port: int, address: str, method: str, path: str, headers: dict[str, str], body: bytes = b"") -> Answer:
+    """Ask a gateway from a loopback address; return status, headers and body."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20, source_address=(address, 0))
+    try:
+        connection.request(method, path, body or None, headers)
+        reply = connection.getresponse()
+        return reply.status, {name.lower(): value for name, value in reply.getheaders()}, reply.read()
+    finally:
+        connection.close()
+
+
+@dataclass
+class Passage:
+    """What came of the requests that went through a gateway: statuses by kind, in order."""
+
+    statuses: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    reached: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+
+
+def drive(service: Running, port: int, traffic: Path, inference: Inference) -> Passage:
+    """Let simulated clients pass: one of each of `KINDS` through the gateway, all others as through another one, by time."""
+    events = [json.loads(line) for line in traffic.read_text().splitlines()]
+    counts: dict[str, dict[str, int]] = {kind: defaultdict(int) for kind in KINDS}
+    for event in events:
+        if event["family"] in KINDS and (event["family"] != "sdk_batch" or event.get("status") == 200):
+            counts[event["family"]][_client(event)] += 1
+    chosen = {max(found, key=lambda name: (found[name], name)): kind for kind, found in counts.items()}
+    direct, passed, passage = Service(service.url), defaultdict(int), Passage()
+    waiting: list[dict[str, Any]] = []
+    ends: list[tuple[float, int, dict[str, Any]]] = []
+
+    def flush(until: float) -> None:
+        if waiting:
+            answers = direct.post("/v1/decide/batch", [_arrival(event) for event in waiting])
+            for event, answer in zip(waiting, answers, strict=True):
+                end = {name: event[name] for name in ("status", "duration", "input_tokens", "output_tokens", "response_bytes")
+                       if event.get(name) is not None}  # fmt: skip
+                heapq.heappush(
+                    ends,
+                    (
+                        event["time"] + event.get("duration", 0.0),
+                        len(ends),
+                        {"id": answer["id"], **end, "verdict": "allow"},
+                    ),
+                )
+            waiting.clear()
+        due = []
+        while ends and ends[0][0] <= until:
+            due.append(heapq.heappop(ends)[2])
+        if due:
+            direct.post("/v1/complete", due)
+
+    for event in sorted(events, key=lambda event: event["time"]):
+        kind = chosen.get(_client(event))
+        if kind is None or passed[kind] >= MOST:
+            waiting.append(event)
+            if len(waiting) >= 200:
+                flush(event["time"])
+            continue
+        flush(event["time"])
+        passed[kind] += 1
+        inference.status = event.get("status") or 200
+        before = len(inference.seen)
+        status, _, _ = ask(port, f"127.1.0.{1 + KINDS.index(kind)}", event["method"], event["path"], *_sent(event))
+        passage.statuses[kind].append(status)
+        passage.reached[kind] += len(inference.seen) - before
+        if min(passed[kind] for kind in KINDS) >= MOST:
+            break
+    direct.close()
+    return passage
+
+
+def _client(event: dict[str, Any]) -> str:
+    return str(event.get("account") or event["ip"])
+
+
+def _arrival(event: dict[str, Any]) -> dict[str, Any]:
+    names = ("time", "ip", "method", "path", "account", "account_created", "user_agent", "referer", "fingerprint",
+             "request_bytes", "model", "max_tokens", "prompt", "credential")  # fmt: skip
+    return {name: event[name] for name in names if event.get(name) is not None}
+
+
+def _sent(event: dict[str, Any]) -> tuple[dict[str, str], bytes]:
+    body = b"p" * min(event.get("request_bytes") or 0, 20_000)
+    headers = {"x-simulated-time": repr(event["time"]), "host": "site.example"}
+    for name, header in (("user_agent", "user-agent"), ("referer", "referer")):
+        if event.get(name):
+            headers[header] = event[name]
+    if event.get("account"):
+        headers["authorization"] = f"Bearer {event['account']}"
+    return headers, body
+
+
+def profile_of(service: Running, bundle: Path, client: str) -> Any:
+    """Return the record of a client's profile in the snapshot that a service wrote when it stopped."""
+    tables = Tables.from_slots(load_bundle(bundle).manifest.tables)
+    restored = Snapshots(service.folder / "state", KEY.encode()).restore(tables)
+    assert restored is not None
+    account, address = Preparer(KEY.encode()).client_keys(client)
+    engine = restored[0]
+    found = engine.profile("client", account)
+    return engine.profile("client", address) if found is None else found
+
+
+def told(service: Running, bundle: Path, client: str) -> tuple[float, float, float]:
+    """Return what a profile holds of completions: how many, the share of 404, and the mean size of answers in bytes."""
+    record = profile_of(service, bundle, client)
+    assert record is not None, f"no profile of {client}"
+    done, missing = record[0, at.DONE], record[0, at.MISSING]
+    sizes = record[0, at.RESPONSE_N], record[0, at.RESPONSE_S]
+    return float(record[0, at.TOTAL]), float(missing / done), float(2.0 ** (sizes[1] / sizes[0]) - 1.0)
