@@ -157,7 +157,7 @@ def test_honest_clients_are_served_and_an_attacker_is_challenged_and_blocked(
     with Running(tmp_path, shared / "bundle", **settings(gateway))() as service:
         with gateway(tmp_path, service.port, inference.port) as port:
             passage = drive(service, port, shared / "traffic.jsonl", inference)
-            tail(tmp_path / "botsieve.json", service.url, once=True, quiet=True)
+        tail(tmp_path / "botsieve.json", service.url, once=True, quiet=True)
         served, attacked = passage.statuses["person"] + passage.statuses["sdk_batch"], passage.statuses["request_flood"]
         assert len(served) == sum(passage.reached[kind] for kind in ("person", "sdk_batch")), passage
         assert 401 in attacked, passage
@@ -178,7 +178,7 @@ def test_completions_reach_the_profile_and_addresses_cannot_be_forged(
         with gateway(tmp_path, service.port, inference.port) as port:
             for _ in range(3):
                 assert ask(port, "127.1.0.9", "GET", "/nothing", forged)[0] == 404
-            tail(tmp_path / "botsieve.json", service.url, once=True, quiet=True)
+        tail(tmp_path / "botsieve.json", service.url, once=True, quiet=True)
         assert service.metric('botsieve_completions_total{result="recorded"}') == 3
     assert told(service, shared / "bundle", "127.1.0.9") == pytest.approx((3.0, 1.0, 1234.0))
 
