@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from classifier.events import EVENT_SCHEMA, FIELDS, Event
 from classifier.features.engine import Engine, Tables
+from classifier.features.order import Orderer
 from classifier.features.prepare import Preparer
 from classifier.model.judge import Judge
 from serving.circumstances import attach
@@ -98,20 +99,32 @@ def main() -> None:
 def run(bundle: Path, folder: Path, clients: int, keys: int) -> None:
     """Establish clients, flood, and compare."""
     tables = Tables.for_clients(2 * clients)
-    engine, preparer, rng = Engine(tables), Preparer(SECRET), np.random.default_rng(0)
+    engine, preparer, rng, orderer = Engine(tables), Preparer(SECRET), np.random.default_rng(0), Orderer()
     print(f"tables for {2 * clients:,} clients: at most {tables.bytes / 2**30:.2f} GiB", flush=True)
     now = START_US
 
     def play(names: np.ndarray, fresh: bool) -> None:
+        """Move the profiles through requests that never end, as a log's: they expire 600 s later."""
         nonlocal now
         for begin in range(0, len(names), CHUNK):
             part = names[begin : begin + CHUNK]
-            engine.arrive_all(preparer.table(table(now, 200.0, part, fresh)))
-            now += 200 * len(part)
+            engine.run(orderer.push(preparer.table(table(now, 1000.0, part, fresh))))
+            now += 1000 * len(part)
+
+    def ask(names: np.ndarray, fresh: bool) -> float:
+        """Let a list of requests arrive, and time a decision right after it."""
+        nonlocal now
+        engine.arrive_all(preparer.table(table(now, 0.0, names, fresh)))
+        now += 1000 * len(names)
+        gate._clock = int(engine.clock)
+        return timer.decide(now)
 
     begin_s = time.monotonic()
     for _ in range(6):
         play(rng.permutation(clients), False)
+    now += 700_000_000
+    play(np.zeros(1, np.int64), False)  # what was in flight has expired
+    gained = psutil.Process().memory_info().rss
     judge = Judge.load(str(bundle))
     judge.warm()
     runs: dict[str, int] = {}
@@ -123,41 +136,36 @@ def run(bundle: Path, folder: Path, clients: int, keys: int) -> None:
     timer = Timer(gate, clients)
     for _ in range(500):
         timer.decide(now)
-    calm = []
-    for few in np.split(rng.permutation(clients)[:64_000], 1000):
-        play(few, False)
-        gate._clock = int(engine.clock)
-        calm.append(timer.decide(now))
     tags = engine.own_tags[engine.own_tags != 0].copy()
     own_keys = preparer.table(table(now, 0.0, np.arange(clients), False)).hashes[:, 0]
     held = np.isin(own_keys, tags)
     order = {int(tag): slot for slot, tag in enumerate(engine.own_tags.tolist()) if tag}
-    before = {key: engine.own[order[key]].tobytes() for key in own_keys[held].tolist()}
-    print(
-        f"{clients:,} clients, six requests each, {time.monotonic() - begin_s:.0f} s; {held.mean():.4%} hold a profile",
-        flush=True,
-    )
-    print(f"a decision between lists of known clients: median {high(calm)}", flush=True)
+    before = {key: hash(engine.own[order[key]].tobytes()) for key in own_keys[held].tolist()}
+    del order
+    took = time.monotonic() - begin_s
+    print(f"{clients:,} clients, six requests each, {took:.0f} s; {held.mean():.4%} hold a profile", flush=True)
+    print(f"process {gained / 2**30:.2f} GiB", flush=True)
 
-    begin_s, flooded = time.monotonic(), []
+    begin_s = time.monotonic()
     names = np.repeat(np.arange(keys), rng.integers(1, 4, keys))
-    blocks = max(len(names) // 2_000_000, 1)
-    for number, block in enumerate(np.array_split(names, blocks)):
+    requests, began_with = len(names), psutil.Process().memory_info().rss
+    blocks = np.array_split(names, max(requests // 2_000_000, 1))
+    for number, block in enumerate(blocks):
         rng.shuffle(block)
-        for part in np.array_split(block, max(len(block) // CHUNK, 1)):
-            *lists, rest = np.split(part, range(64, 1024, 64))
-            for few in lists:
-                play(few, True)
-                gate._clock = int(engine.clock)
-                flooded.append(timer.decide(now))
-            play(rest, True)
-        rss = psutil.Process().memory_info().rss / 2**30
-        print(f"flood {number + 1}/{blocks}: {time.monotonic() - begin_s:.0f} s, process {rss:.2f} GiB", flush=True)
+        play(block, True)
+        gained_by = (psutil.Process().memory_info().rss - began_with) / 2**30
+        took = time.monotonic() - begin_s
+        print(f"flood {number + 1}/{len(blocks)}: {took:.0f} s, {gained_by:+.2f} GiB", flush=True)
     order = {int(tag): slot for slot, tag in enumerate(engine.own_tags.tolist()) if tag}
-    same = sum(key in order and engine.own[order[key]].tobytes() == row for key, row in before.items())
-    print(
-        f"{keys:,} keys, {len(names):,} requests: {same / len(before):.4%} of the clients' profiles are unchanged, bit for bit"
-    )
+    same = sum(key in order and hash(engine.own[order[key]].tobytes()) == row for key, row in before.items())
+    share = same / len(before)
+    print(f"{keys:,} keys, {requests:,} requests: {share:.4%} of the clients' profiles are unchanged, bit for bit")
+
+    for part in np.split(rng.permutation(clients)[:6_400], 100):
+        ask(part, False)
+    calm = [ask(part, False) for part in np.split(rng.permutation(clients)[:64_000], 1000)]
+    print(f"a decision between lists of known clients: median {high(calm)}", flush=True)
+    flooded = [ask(keys + part, True) for part in np.split(np.arange(64_000), 1000)]
     print(f"a decision between lists of the flood: median {high(flooded)}", flush=True)
 
     snapshots, pieced = Snapshots(folder / "state", SECRET), []

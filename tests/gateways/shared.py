@@ -13,14 +13,16 @@ import sys
 import threading
 import time
 import urllib.request
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from classifier.cli.demonstrating import CLIENTS, DURATION_S
@@ -118,7 +120,14 @@ class Inference:
     port: int
     status: int = 200
     size: int = 500
+    pause_s: float = 0.0
+    usage: tuple[int, int] = (9, 3)
     seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
+
+    @property
+    def asked(self) -> int:
+        """Requests of clients; LiteLLM asks for the list of models by itself."""
+        return sum(not headers.get("user-agent", "").startswith("litellm") for _, _, headers in self.seen)
 
 
 @pytest.fixture
@@ -129,13 +138,47 @@ def inference() -> Iterator[Inference]:
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("content-length") or 0))
+            body = self.rfile.read(int(self.headers.get("content-length") or 0))
             made.seen.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
+            if body.startswith(b"{"):
+                self.complete(json.loads(body))
+                return
             self.send_response(made.status)
             self.send_header("content-length", str(made.size))
             self.send_header("connection", "close")
             self.end_headers()
             self.wfile.write(b"x" * made.size)
+
+        def complete(self, asked: dict[str, Any]) -> None:
+            """Answer as OpenAI's interface has it."""
+            self.send_response(made.status)
+            self.send_header("connection", "close")
+            stream = bool(asked.get("stream")) and made.status == 200
+            self.send_header("content-type", "text/event-stream" if stream else "application/json")
+            self.end_headers()
+            common = {"id": "c", "created": 1, "model": asked["model"]}
+            if not stream:
+                message = {"role": "assistant", "content": "fifty"}
+                read, written = made.usage
+                usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+                content = {**common, "object": "chat.completion", "usage": usage,
+                           "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}  # fmt: skip
+                self.wfile.write(json.dumps(content if made.status == 200 else {"error": {"message": "no"}}).encode())
+                return
+            try:
+                for number in range(10):
+                    choice = {
+                        "index": 0,
+                        "delta": {"content": f"{number} "},
+                        "finish_reason": "stop" if number == 9 else None,
+                    }
+                    piece = {**common, "object": "chat.completion.chunk", "choices": [choice]}
+                    self.wfile.write(b"data: " + json.dumps(piece).encode() + b"\n\n")
+                    self.wfile.flush()
+                    time.sleep(made.pause_s)
+                self.wfile.write(b"data: [DONE]\n\n")
+            except OSError:
+                pass  # who asked has gone
 
         do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = answer  # noqa: N815
 
@@ -181,9 +224,14 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     def metric(self, line: str) -> float:
+        """Return the value of one metric with its labels; 0 where there is none."""
+        return next((float(row.rpartition(" ")[2]) for row in self.metrics(line + " ")), 0.0)
+
+    def metrics(self, start: str) -> list[str]:
+        """Return the lines of the metrics that begin like this."""
         request = urllib.request.Request(self.url + "/metrics", headers={"authorization": f"Bearer {TOKEN}"})
         text = urllib.request.urlopen(request, timeout=10).read().decode()
-        return next((float(row.rpartition(" ")[2]) for row in text.splitlines() if row.startswith(line + " ")), 0.0)
+        return [row for row in text.splitlines() if row.startswith(start)]
 
 
 Answer = tuple[int, dict[str, str], bytes]
@@ -207,13 +255,23 @@ class Passage:
     statuses: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     reached: dict[str, int] = field(default_factory=lambda: defaultdict(int))
 
+    def __str__(self) -> str:
+        return "; ".join(
+            f"{kind}: {dict(Counter(statuses))}, {self.reached[kind]} reached the server"
+            for kind, statuses in self.statuses.items()
+        )
 
-def drive(service: Running, port: int, traffic: Path, inference: Inference) -> Passage:
+
+def drive(service: Running, port: int, traffic: Path, inference: Inference, only: str | None = None) -> Passage:
     """Let simulated clients pass: one of each of `KINDS` through the gateway, all others as through another one, by time."""
     events = [json.loads(line) for line in traffic.read_text().splitlines()]
     counts: dict[str, dict[str, int]] = {kind: defaultdict(int) for kind in KINDS}
     for event in events:
-        if event["family"] in KINDS and (event["family"] != "sdk_batch" or event.get("status") == 200):
+        if (
+            event["family"] in KINDS
+            and _fits(event, only)
+            and (event["family"] != "sdk_batch" or event["status"] == 200)
+        ):
             counts[event["family"]][_client(event)] += 1
     chosen = {max(found, key=lambda name: (found[name], name)): kind for kind, found in counts.items()}
     direct, passed, passage = Service(service.url), defaultdict(int), Passage()
@@ -243,22 +301,42 @@ def drive(service: Running, port: int, traffic: Path, inference: Inference) -> P
 
     for event in sorted(events, key=lambda event: event["time"]):
         kind = chosen.get(_client(event))
-        if kind is None or passed[kind] >= MOST:
-            waiting.append(event)
+        if kind is None or passed[kind] >= MOST or not _fits(event, only):
+            waiting.append(event if kind is None else _as_seen(event, kind, only))
             if len(waiting) >= 200:
                 flush(event["time"])
             continue
         flush(event["time"])
         passed[kind] += 1
-        inference.status = event.get("status") or 200
-        before = len(inference.seen)
-        status, _, _ = ask(port, f"127.1.0.{1 + KINDS.index(kind)}", event["method"], event["path"], *_sent(event))
+        inference.status = 200 if only else event.get("status") or 200  # LiteLLM lets a model that failed rest a while
+        before = inference.asked
+        inference.usage = event.get("input_tokens") or 9, event.get("output_tokens") or 3
+        sent = _sent(event) if only is None else _sent_chat(event)
+        status, _, _ = ask(port, _address(kind), event["method"], event["path"], *sent)
         passage.statuses[kind].append(status)
-        passage.reached[kind] += len(inference.seen) - before
+        passage.reached[kind] += inference.asked - before
         if min(passed[kind] for kind in KINDS) >= MOST:
             break
     direct.close()
     return passage
+
+
+def _as_seen(event: dict[str, Any], kind: str, only: str | None) -> dict[str, Any]:
+    """Return what does not pass LiteLLM (pages, logins) under the identity that it gives the client."""
+    if only is None:
+        return event
+    seen = {**event, "ip": _address(kind)}
+    if event.get("account"):
+        seen["account"] = blake2b(event["account"].encode(), digest_size=12, person=b"botsieve").hexdigest()
+    return seen
+
+
+def _address(kind: str) -> str:
+    return f"127.1.0.{1 + KINDS.index(kind)}"
+
+
+def _fits(event: dict[str, Any], only: str | None) -> bool:
+    return only is None or (event["path"] == only and bool(event.get("account")))
 
 
 def _client(event: dict[str, Any]) -> str:
@@ -282,15 +360,53 @@ def _sent(event: dict[str, Any]) -> tuple[dict[str, str], bytes]:
     return headers, body
 
 
-def profile_of(service: Running, bundle: Path, client: str) -> Any:
+def _sent_chat(event: dict[str, Any]) -> tuple[dict[str, str], bytes]:
+    headers, _ = _sent(event)
+    headers["content-type"] = "application/json"
+    body = {"model": "m-large", "messages": [{"role": "user", "content": event.get("prompt") or "Hello"}]}
+    if event.get("max_tokens"):
+        body["max_tokens"] = event["max_tokens"]
+    return headers, json.dumps(body).ljust(min(event.get("request_bytes") or 0, 20_000)).encode()
+
+
+def replaced(text: str, changes: dict[str, str]) -> str:
+    """Return a configuration with changes; each must fit, so that a test notices when it is written anew."""
+    for old, new in changes.items():
+        assert old in text, f"the configuration has changed: {old}"
+        text = text.replace(old, new)
+    return text
+
+
+@dataclass
+class Told:
+    """What the profile of an address holds of completions."""
+
+    requests: float
+    auth_errors: float
+    output_tokens: float
+
+
+def told_of(service: Running, bundle: Path, address: str) -> Told:
+    """Return what the snapshot that a service wrote when it stopped holds of an address."""
+    record = profile_of(service, bundle, address, "address")
+    assert record is not None, f"nothing came from {address}"
+    done = record[0, at.DONE] or np.nan
+    return Told(
+        float(record[0, at.TOTAL]),
+        float(record[0, at.AUTH] / done),
+        float(record[0, at.OUT_S] / (record[0, at.OUT_N] or np.nan)),
+    )
+
+
+def profile_of(service: Running, bundle: Path, client: str, entity: str = "client") -> Any:
     """Return the record of a client's profile in the snapshot that a service wrote when it stopped."""
     tables = Tables.from_slots(load_bundle(bundle).manifest.tables)
     restored = Snapshots(service.folder / "state", KEY.encode()).restore(tables)
     assert restored is not None
     account, address = Preparer(KEY.encode()).client_keys(client)
     engine = restored[0]
-    found = engine.profile("client", account)
-    return engine.profile("client", address) if found is None else found
+    found = engine.profile(entity, account)
+    return engine.profile(entity, address) if found is None else found
 
 
 def told(service: Running, bundle: Path, client: str) -> tuple[float, float, float]:

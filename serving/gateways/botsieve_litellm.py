@@ -1,0 +1,259 @@
+"""botsieve in LiteLLM's proxy: a guardrail that asks before each call, and tells how it ended.
+
+Copy this file beside the proxy's configuration (litellm.yaml shows it). It needs nothing but LiteLLM and httpx.
+
+A call is decided before it is routed. Its end is told once: by the success or failure event, by the stream when the client goes
+away in the middle of it, or by the failure hook. Calls with a bad key never reach a guardrail; the failure hook decides and
+ends them, so that guessing keys is seen. Prompts go to botsieve and are kept nowhere; keys are never sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from hashlib import blake2b
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from fastapi import HTTPException
+from litellm._logging import verbose_proxy_logger as log
+from litellm.integrations.custom_guardrail import CustomGuardrail
+
+MOST_OPEN = 100_000
+"""Calls that are remembered until they end; beyond it the oldest end untold, and expire in botsieve."""
+MOST_PROMPT = 100_000
+CLIENT_CLOSED = 499
+
+
+class BotsieveGuardrail(CustomGuardrail):
+    """Asks botsieve about each call. `fail_mode` says what happens when it does not answer in `timeout_s`: open or closed."""
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8460",
+        token: str | None = None,
+        fail_mode: str = "open",
+        timeout_s: float = 0.5,
+        **given: Any,
+    ) -> None:
+        if fail_mode not in ("open", "closed"):
+            raise ValueError(f"fail_mode is open or closed, not {fail_mode!r}")
+        super().__init__(**given)
+        self._closed = fail_mode == "closed"
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=float(timeout_s), trust_env=False)
+        self._open: OrderedDict[str, tuple[str, float]] = OrderedDict()  # call: id of the decision, when it began
+        self._refused: OrderedDict[str, None] = OrderedDict()  # calls that this guardrail refused
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    # --- before the call -------------------------------------------------------------------------------------------------
+
+    async def async_pre_call_hook(
+        self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: Any
+    ) -> None:
+        """Ask, and refuse what botsieve refuses."""
+        call = str(data.get("litellm_call_id") or "")
+        answer = await self._decide(self.event(data, user_api_key_dict), _headers(data).get("x-botsieve-pass"))
+        if answer is None:
+            if self._closed:
+                _keep(self._refused, call, None)
+                raise HTTPException(
+                    503, {"title": "unavailable", "detail": "Requests cannot be checked at the moment."}
+                )
+            return
+        if answer["enforced"] == "allow":
+            _keep(self._open, call, (answer["id"], time.monotonic()))
+            return
+        _keep(self._refused, call, None)
+        raise _refusal(answer)
+
+    def event(self, data: dict[str, Any], key: Any) -> dict[str, Any]:
+        """Return what is known of a call, as botsieve's event."""
+        headers, request = _headers(data), data.get("proxy_server_request") or {}
+        metadata = data.get("metadata") or data.get("litellm_metadata") or {}
+        token = getattr(key, "token", None) or getattr(key, "api_key", None)
+        created: Any = getattr(key, "created_at", None)
+        size = headers.get("content-length", "")
+        known = {
+            "ip": metadata.get("requester_ip_address") or "unknown",
+            "method": request.get("method") or "POST",
+            "path": urlsplit(str(request.get("url") or "")).path or "/",
+            "account": _digest(token) if token else None,
+            "account_created": created.timestamp() if hasattr(created, "timestamp") else None,
+            "user_agent": headers.get("user-agent"),
+            "referer": headers.get("referer"),
+            "request_bytes": int(size) if size.isascii() and size.isdigit() and len(size) < 16 else None,
+            "model": data.get("model"),
+            "max_tokens": next(
+                (int(data[name]) for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if data.get(name)), None
+            ),
+            "prompt": _prompt(data),
+        }  # fmt: skip
+        return {name: value for name, value in known.items() if value is not None}
+
+    async def _decide(self, event: dict[str, Any], carried: str | None) -> dict[str, Any] | None:
+        """Return botsieve's answer, None when there is none."""
+        try:
+            reply = await self._http.post(
+                "/v1/decide", json=event, headers={"x-botsieve-pass": carried} if carried else {}
+            )
+            if reply.status_code == 200:
+                return dict(reply.json())
+            log.error("botsieve answered %s", reply.status_code)
+        except (httpx.HTTPError, ValueError) as error:
+            log.error("botsieve did not answer: %s", type(error).__name__)
+        return None
+
+    # --- how it ended ----------------------------------------------------------------------------------------------------
+
+    async def async_log_success_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Tell of a call that was answered."""
+        payload = kwargs.get("standard_logging_object") or {}
+        self._ended(
+            str(kwargs.get("litellm_call_id") or ""),
+            200,
+            payload.get("prompt_tokens"),
+            payload.get("completion_tokens"),
+        )
+
+    async def async_log_failure_event(
+        self, kwargs: dict[str, Any], response_obj: Any, start_time: Any, end_time: Any
+    ) -> None:
+        """Tell of a call that failed behind the proxy."""
+        self._ended(str(kwargs.get("litellm_call_id") or ""), _status(kwargs.get("exception")))
+
+    async def async_post_call_failure_hook(
+        self,
+        request_data: dict[str, Any],
+        original_exception: Exception,
+        user_api_key_dict: Any,
+        traceback_str: str | None = None,
+    ) -> None:
+        """Tell of a call that failed; where it never reached the guardrail (a bad key), decide about it, too."""
+        call = str(request_data.get("litellm_call_id") or "")
+        if call in self._refused:
+            del self._refused[call]  # by us: botsieve knows
+            return
+        status = _status(original_exception)
+        if call in self._open:
+            self._ended(call, status)
+        elif status in (401, 403):
+            self._start(self._decide_bad_key(request_data, user_api_key_dict, status))
+
+    async def async_post_call_streaming_iterator_hook(
+        self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
+    ) -> Any:
+        """Pass a stream on; when the client goes away in its middle, tell how far it came."""
+        call, pieces, whole = str(request_data.get("litellm_call_id") or ""), 0, False
+        try:
+            async for chunk in response:
+                pieces += _has_text(chunk)
+                yield chunk
+            whole = True
+        finally:
+            if not whole:
+                self._ended(call, CLIENT_CLOSED, None, pieces)
+
+    async def _decide_bad_key(self, data: dict[str, Any], key: Any, status: int) -> None:
+        event = self.event(data, None)
+        given = _headers(data).get("authorization") or getattr(key, "api_key", None)
+        if given:
+            event["credential"] = _digest(str(given))
+        answer = await self._decide(event, None)
+        if answer is not None and answer["enforced"] == "allow":
+            await self._complete({"id": answer["id"], "status": status})
+
+    def _ended(self, call: str, status: int, read: int | None = None, written: int | None = None) -> None:
+        found = self._open.pop(call, None)
+        if found is None:
+            return
+        completion = {"id": found[0], "status": status, "duration": round(time.monotonic() - found[1], 6),
+                      "input_tokens": read, "output_tokens": written}  # fmt: skip
+        self._start(self._complete({name: value for name, value in completion.items() if value is not None}))
+
+    async def _complete(self, completion: dict[str, Any]) -> None:
+        try:
+            await self._http.post("/v1/complete", json=completion)
+        except httpx.HTTPError as error:
+            log.error("botsieve did not hear how a call ended: %s", type(error).__name__)
+
+    def _start(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+_BLOCKED = "This request is blocked: it looks like an attack."
+_CHALLENGED = "Solve the challenge of this request, then send it again with the pass that this earns."
+
+
+def _refusal(answer: dict[str, Any]) -> HTTPException:
+    """Return the error that LiteLLM wraps: the fields of botsieve's problem document."""
+    detail: dict[str, Any] = {
+        "id": answer["id"],
+        "title": "blocked",
+        "detail": "This request is blocked: it looks like an attack.",
+    }
+    headers = {"x-botsieve-id": answer["id"], "cache-control": "no-store"}
+    if answer["enforced"] != "challenge":
+        return HTTPException(403, detail, headers)
+    detail |= {
+        "title": "challenge",
+        "detail": "Solve the challenge of this request, then send it again with the pass that this earns.",
+    }
+    if answer.get("challenge"):
+        detail["challenge"] = answer["challenge"]
+        headers["www-authenticate"] = f'Botsieve challenge="{answer["challenge"]["url"]}"'
+    return HTTPException(401, detail, headers)
+
+
+def _headers(data: dict[str, Any]) -> dict[str, str]:
+    found = (data.get("proxy_server_request") or {}).get("headers") or {}
+    return {str(name).lower(): str(value) for name, value in found.items()}
+
+
+def _keep(held: OrderedDict[str, Any], call: str, value: Any) -> None:
+    held[call] = value
+    if len(held) > MOST_OPEN:
+        held.popitem(last=False)
+
+
+def _digest(text: str) -> str:
+    return blake2b(text.encode(), digest_size=12, person=b"botsieve").hexdigest()
+
+
+def _status(error: Any) -> int:
+    code = getattr(error, "status_code", None) or getattr(error, "code", None)
+    try:
+        return int(code) if code is not None else 500
+    except ValueError:
+        return 500
+
+
+def _has_text(chunk: Any) -> bool:
+    """Whether a piece of a stream holds text: about one token each."""
+    for choice in getattr(chunk, "choices", None) or ():
+        delta = getattr(choice, "delta", None)
+        if getattr(delta, "content", None) or getattr(choice, "text", None):
+            return True
+    return False
+
+
+def _prompt(data: dict[str, Any]) -> str | None:
+    """Return the text of a call: messages, prompt or input."""
+    parts: list[str] = []
+    messages = data.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        content = message.get("content") if isinstance(message, dict) else None
+        for part in content if isinstance(content, list) else [content]:
+            text = part.get("text") if isinstance(part, dict) else part
+            if isinstance(text, str):
+                parts.append(text)
+    for name in ("prompt", "input"):
+        value = data.get(name)
+        parts += [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
+    return "\n".join(parts)[:MOST_PROMPT] if parts else None

@@ -1,0 +1,182 @@
+"""LiteLLM's proxy with our guardrail, in front of a service and an inference server."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.gateways.shared import TOKEN, Inference, Running, ask, drive, free_port, program, replaced, told_of
+
+LITELLM = os.environ.get("BOTSIEVE_TEST_LITELLM") or shutil.which("litellm")
+GATEWAYS = Path(__file__).parents[2] / "serving" / "gateways"
+CHAT = "/v1/chat/completions"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (LITELLM and Path(LITELLM).exists()), reason="litellm is not installed: make test-slow does it"
+    ),
+]
+
+# What a test adds: keys that are accounts, without a database; and the time of a simulated request.
+OURS = """
+import datetime, json, pathlib
+from fastapi import HTTPException
+from litellm.proxy._types import UserAPIKeyAuth
+import botsieve_litellm
+
+KEYS = json.loads((pathlib.Path(__file__).parent / "keys.json").read_text())
+
+async def auth(request, api_key):
+    if api_key.startswith("bad"):
+        raise HTTPException(401, "no such key")
+    created = KEYS.get(api_key)
+    return UserAPIKeyAuth(api_key=api_key, created_at=created and datetime.datetime.fromtimestamp(created, datetime.UTC))
+
+class Timed(botsieve_litellm.BotsieveGuardrail):
+    def event(self, data, key):
+        event = super().event(data, key)
+        moment = botsieve_litellm._headers(data).get("x-simulated-time")
+        return event | ({"time": float(moment)} if moment else {})
+"""
+
+
+Keys = dict[str, float]
+
+
+def keys_of(traffic: Path) -> Keys:
+    """Return when each key was made, which LiteLLM has in its database."""
+    events = map(json.loads, traffic.read_text().splitlines())
+    return {event["account"]: event["account_created"] for event in events if event.get("account_created")}
+
+
+@contextmanager
+def litellm(
+    folder: Path, service: int, inference: int, fail_mode: str = "open", keys: Keys | None = None
+) -> Iterator[int]:
+    port, home = free_port(), folder / "litellm"
+    home.mkdir()
+    text = replaced(
+        (GATEWAYS / "litellm.yaml").read_text(),
+        {
+            "http://127.0.0.1:8460": f"http://127.0.0.1:{service}",
+            "http://127.0.0.1:8000/v1": f"http://127.0.0.1:{inference}/v1",
+            "fail_mode: open ": f"fail_mode: {fail_mode} ",
+            "botsieve_litellm.BotsieveGuardrail": "ours.Timed",
+        },
+    )
+    (home / "litellm.yaml").write_text(text + "\ngeneral_settings:\n  custom_auth: ours.auth\n")
+    (home / "ours.py").write_text(OURS)
+    (home / "keys.json").write_text(json.dumps(keys or {}))
+    shutil.copy(GATEWAYS / "botsieve_litellm.py", home)
+    command = [str(LITELLM), "--config", str(home / "litellm.yaml"), "--host", "127.0.0.1", "--port", str(port)]
+    environment = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "FORWARDED_ALLOW_IPS": "", "BOTSIEVE_TOKEN": TOKEN,
+                   "INFERENCE_KEY": "sk-inference", "PYTHONPATH": str(home), "NO_PROXY": "*",
+                   "LITELLM_MASTER_KEY": f"sk-{os.urandom(32).hex()}"}  # fmt: skip
+    with program(command, port, folder / "litellm.log", **environment):
+        yield port
+
+
+def chat(
+    port: int, address: str = "127.1.0.9", key: str = "alice", **more: object
+) -> tuple[int, dict[str, str], bytes]:
+    body = {
+        "model": "m-large",
+        "messages": [{"role": "user", "content": "How many states are there?"}],
+        "max_tokens": 50,
+        **more,
+    }
+    headers = {"content-type": "application/json", "authorization": f"Bearer {key}", "x-forwarded-for": "203.0.113.9"}
+    return ask(port, address, "POST", CHAT, headers, json.dumps(body).encode())
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until, "it did not come about in time"
+        time.sleep(0.05)
+
+
+def test_honest_clients_are_served_and_an_attacker_is_refused(
+    shared: Path, inference: Inference, tmp_path: Path
+) -> None:
+    keys = keys_of(shared / "traffic.jsonl")
+    with (
+        Running(tmp_path, shared / "bundle")() as service,
+        litellm(tmp_path, service.port, inference.port, keys=keys) as port,
+    ):
+        passage = drive(service, port, shared / "traffic.jsonl", inference, only=CHAT)
+        why = "\n".join(service.metrics("botsieve_reasons_total"))
+        served, attacked = passage.statuses["person"] + passage.statuses["sdk_batch"], passage.statuses["request_flood"]
+        assert len(served) == sum(passage.reached[kind] for kind in ("person", "sdk_batch")), f"{passage}\n{why}"
+        assert len(served) >= 20
+        # LiteLLM tells all there is to know of a request, and this flood is blocked from its first one on, or soon after.
+        assert 403 in attacked, f"{passage}\n{why}"
+        assert set(attacked) <= {200, 401, 403}
+        assert passage.reached["request_flood"] < len(attacked) / 2, f"{passage}\n{why}"
+
+
+def test_calls_streams_and_bad_keys_reach_the_profile(shared: Path, inference: Inference, tmp_path: Path) -> None:
+    running = Running(tmp_path, shared / "bundle", mode="shadow", clock="server")
+    recorded = 'botsieve_completions_total{result="recorded"}'
+    with running() as service:
+        with litellm(tmp_path, service.port, inference.port) as port:
+            assert chat(port)[0] == 200
+            eventually(lambda: service.metric(recorded) == 1)
+            status, _, body = chat(port, stream=True)
+            assert status == 200
+            assert b"data:" in body
+            eventually(lambda: service.metric(recorded) == 2)
+            inference.status = 404
+            assert chat(port)[0] == 404
+            eventually(lambda: service.metric(recorded) == 3)
+            assert chat(port, address="127.1.0.8", key="bad key")[0] == 401
+            eventually(lambda: service.metric(recorded) == 4)
+        assert service.metric("botsieve_in_flight") == 0
+    assert told_of(running, shared / "bundle", "127.1.0.8").auth_errors == 1.0
+    good = told_of(running, shared / "bundle", "127.1.0.9")
+    assert (good.requests, good.auth_errors) == (3.0, 0.0)
+    assert good.output_tokens > 0
+
+
+def test_shadow_mode_changes_nothing(shared: Path, inference: Inference, tmp_path: Path) -> None:
+    with Running(tmp_path, shared / "bundle", mode="shadow")() as service:  # noqa: SIM117
+        with litellm(tmp_path, service.port, inference.port) as port:
+            passage = drive(service, port, shared / "traffic.jsonl", inference, only=CHAT)
+    assert all(passage.reached[kind] == len(statuses) for kind, statuses in passage.statuses.items())
+
+
+@pytest.mark.parametrize(("fail_mode", "status"), [("open", 200), ("closed", 503)])
+def test_without_botsieve_the_fail_mode_holds(
+    inference: Inference, tmp_path: Path, fail_mode: str, status: int
+) -> None:
+    with litellm(tmp_path, free_port(), inference.port, fail_mode) as port:
+        assert chat(port)[0] == status
+        assert inference.asked == (1 if fail_mode == "open" else 0)
+
+
+def test_a_stream_that_the_client_leaves_is_counted_as_far_as_it_came(
+    shared: Path, inference: Inference, tmp_path: Path
+) -> None:
+    inference.pause_s = 0.2
+    running = Running(tmp_path, shared / "bundle", mode="shadow", clock="server")
+    with running() as service:  # noqa: SIM117
+        with litellm(tmp_path, service.port, inference.port) as port:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20, source_address=("127.1.0.9", 0))
+            body = {"model": "m-large", "messages": [{"role": "user", "content": "Count."}], "stream": True}
+            headers = {"content-type": "application/json", "authorization": "Bearer alice"}
+            connection.request("POST", CHAT, json.dumps(body), headers)
+            reply = connection.getresponse()
+            assert reply.read(20)
+            reply.close()
+            connection.close()
+            eventually(lambda: service.metric('botsieve_completions_total{result="recorded"}') == 1)
+            assert service.metric("botsieve_in_flight") == 0
+    assert 0 < told_of(running, shared / "bundle", "127.1.0.9").output_tokens < 10, "as far as it came"
