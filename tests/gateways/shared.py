@@ -144,6 +144,7 @@ def inference() -> Iterator[Inference]:
                 self.complete(json.loads(body))
                 return
             self.send_response(made.status)
+            self.send_header("content-type", "text/plain")
             self.send_header("content-length", str(made.size))
             self.send_header("connection", "close")
             self.end_headers()

@@ -1,0 +1,91 @@
+"""A person in front of the challenge page: Chromium, nginx, the service, and an inference server behind them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.gateways.shared import Inference, Running
+from tests.gateways.test_proxies import ALL, SEARCH
+
+CHROMIUM = shutil.which("chromium", path=SEARCH)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    pytest.mark.skipif(shutil.which("nginx", path=SEARCH) is None, reason="nginx is not installed"),
+]
+
+SHOTS = os.environ.get("BOTSIEVE_TEST_SHOTS")
+"""Folder for pictures of what a person sees."""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def site(shared: Path, inference: Inference, tmp_path: Path) -> Iterator[str]:
+    """A site where almost everybody is challenged at /signup, and solving is quick."""
+    settings = {
+        "gateway": "nginx", "clock": "server", "registration_challenge_budget": 0.99, "challenge_secure": False,
+        "challenge_work_least": 100_000, "challenge_work_most": 100_000, "site": "Example Inference",
+        "routes": [{"path": "/signup*", "registration": True}],
+    }  # fmt: skip
+    with Running(tmp_path, shared / "bundle", **settings)() as service:  # noqa: SIM117
+        with ALL[0](tmp_path, service.port, inference.port) as port:
+            yield f"http://localhost:{port}"
+
+
+def shot(page: Any, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=f"{SHOTS}/{name}.png", full_page=True)
+
+
+def test_a_person_passes_and_is_not_asked_again(browser: Any, site: str, inference: Inference) -> None:
+    page = browser.new_page()
+    troubles: list[str] = []
+    hosts: set[str] = set()
+    page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+    first = page.goto(site + "/signup?plan=1")
+    assert first.status == 401
+    assert inference.asked == 0
+    shot(page, "challenge")
+    assert page.title()
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert page.locator("h1").count() == 1
+    assert page.locator("[role=status]").is_visible()
+    page.get_by_text("xxxxxxxx").wait_for(timeout=30_000)
+    assert page.url == site + "/signup?plan=1"
+    reached = [(path, headers) for _, path, headers in inference.seen if path != "/favicon.ico"]
+    assert [path for path, _ in reached] == ["/signup?plan=1"], "led back to where the person wanted to go"
+    assert "x-botsieve-pass" not in reached[0][1]
+    again = page.goto(site + "/signup?plan=2")
+    assert again.status == 200, "the pass holds"
+    assert hosts == {site.split("/")[2]}, "nothing comes from another host"
+    # Chromium notes the answer 401 itself as an error; there is nothing else.
+    assert [text for text in troubles if "401" not in text] == []
+    page.close()
+
+
+def test_without_scripts_the_page_says_what_to_do(browser: Any, site: str) -> None:
+    context = browser.new_context(
+        java_script_enabled=False, viewport={"width": 360, "height": 700}, color_scheme="dark"
+    )
+    page = context.new_page()
+    assert page.goto(site + "/signup").status == 401
+    shot(page, "no-script-narrow-dark")
+    assert page.locator(".notice h2").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    context.close()
