@@ -18,6 +18,8 @@ import pyarrow as pa
 MICROSECONDS = 1_000_000
 MAX_DURATION_S = 366 * 86_400.0
 """Longest duration believed, s; longer ones are errors of the log."""
+EXPIRY_S = 600
+"""A completion later than this after its arrival does not count: the request has expired."""
 VERDICTS = ("allow", "challenge", "block")
 
 
@@ -56,6 +58,12 @@ FIELDS = (
 )
 EVENT_SCHEMA = pa.schema([(f.name, f.type) for f in FIELDS])
 REQUIRED = ("time", "ip", "method", "path")
+JOURNAL_SCHEMA = pa.schema([
+    ("end", pa.int64()), ("client_key", pa.uint64()), ("address_key", pa.uint64()), ("network_key", pa.uint64()),
+    ("template_key", pa.uint64()), ("prompt_length", pa.int64()),
+])  # fmt: skip
+"""What event tables of a journal hold beside EVENT_SCHEMA: the moment of the completion as it was processed (µs), keyed hashes
+as they were when the event was processed, and of a prompt only its template's hash and its length in characters."""
 
 
 class Event(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=False):

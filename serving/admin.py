@@ -120,10 +120,9 @@ def router(
         """Remove a client from profiles, decisions, snapshots and the journal."""
         need_token(access)
         known = gate.forget(body.client)
-        recorder = gate.hooks.recorder
-        if recorder is not None and hasattr(recorder, "forget"):
-            for client in gate.client_ids(body.client):
-                known = bool(await _maybe(recorder.forget(client))) or known
+        if gate.hooks.recorder is not None:
+            with _disk():
+                known = await gate.hooks.recorder.forget(gate.client_ids(body.client)) or known
         if keeper is not None and known:
             await keeper.renew()
         audited("forgot", known=known)  # not who: that is what was asked
@@ -148,10 +147,6 @@ def router(
         return audit.newest(most)
 
     return api
-
-
-async def _maybe(value: Any) -> Any:
-    return await value if hasattr(value, "__await__") else value
 
 
 class _disk:  # noqa: N801 - reads as a statement

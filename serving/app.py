@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,8 +20,9 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from classifier import __version__
+from classifier.errors import InputError
 from classifier.features.engine import Engine
-from classifier.features.hashing import secret_from_environment
+from classifier.features.hashing import SECRET_VARIABLE, secret_from_environment
 from classifier.model.judge import Judge
 from serving import admin, challenging, circumstances, openapi, routes
 from serving.access import Access
@@ -28,6 +30,7 @@ from serving.authorize import PREFIX, Authorize
 from serving.batching import Batcher
 from serving.gate import Gate
 from serving.hot import Hot
+from serving.journal import Journal
 from serving.keeping import Keeper
 from serving.metrics import Metrics
 from serving.problems import Problem, Receive, Scope, Send, refuse
@@ -51,6 +54,7 @@ class Service(FastAPI):
     hot: Hot
     authorize: Authorize
     keeper: Keeper | None
+    journal: Journal | None
     closers: list[Callable[[], None]]
     """What is to be closed when the service stops, in this order."""
 
@@ -108,7 +112,11 @@ def create_app(
     app.batcher.sizes = app.metrics.batches.observe
     app.hot = Hot(gate, app.batcher, app.access, app.metrics)
     app.authorize = Authorize(gate, app.batcher, app.access, app.metrics, key)
-    audit, labels = Lines(settings.state, "audit", now), Lines(settings.state, "labels", now)
+    gate.hooks.recorder = app.journal = _journal(gate, now, given=secret is not None)
+    audit = Lines(settings.state, "audit", now)
+    labels = Lines(
+        settings.journal or settings.state, "labels", now
+    )  # beside the journal, where training looks for them
     app.include_router(routes.router(gate, app.metrics, app.access, audit))
     challenges, pages = challenging.attach(gate, now, challenging.signing_secret(secret))
     app.closers.append(challenges.close)
@@ -118,6 +126,8 @@ def create_app(
     app.metrics.gauges["listed"] = ("Entries of the allow and deny lists", lambda: len(observer.lists))
     app.include_router(admin.router(gate, observer, app.access, app.keeper, audit, labels))
     app.include_router(pages)
+    if app.journal is not None:
+        app.closers.append(app.journal.close)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation)
@@ -140,16 +150,37 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             "clock": app.gate.settings.clock,
         },
     )
-    keeping = app.keeper and asyncio.create_task(app.keeper.keep(app.gate.settings.snapshot_s))
+    tasks = []
+    if app.keeper is not None:
+        tasks.append(asyncio.create_task(app.keeper.keep(app.gate.settings.snapshot_s)))
+    if app.journal is not None:
+        tasks.append(asyncio.create_task(app.journal.keep()))
     yield
-    if keeping and app.keeper:
-        keeping.cancel()
+    for task in tasks:
+        task.cancel()
         with suppress(asyncio.CancelledError):
-            await keeping
+            await task
+    if app.keeper is not None:
         app.keeper.save()
     for close in app.closers:
         close()
     log.info("stopped")
+
+
+def _journal(gate: Gate, now: Callable[[], float], *, given: bool) -> Journal | None:
+    """Return the journal that the settings ask for; `given` tells that the hashes are keyed by a secret."""
+    settings = gate.settings
+    if settings.journal is None:
+        return None
+    if settings.pseudonyms and not given and SECRET_VARIABLE not in os.environ:
+        raise InputError(f"pseudonyms need a secret of your own: set {SECRET_VARIABLE} (openssl rand -hex 32)")
+    try:
+        return Journal(
+            settings.journal, gate.run, gate.first, now, gate.tallies.journal,
+            days=settings.journal_days, pseudonyms=settings.pseudonyms,
+        )  # fmt: skip
+    except OSError as error:
+        raise InputError(f"the journal {settings.journal} cannot be written: {error.strerror or error}") from error
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -61,6 +61,8 @@ def attach(gate: Gate, now: Callable[[], float], secret: bytes | None) -> tuple[
 
     def outcome(identity: str | None, result: str) -> None:
         gate.tallies.challenges[result] += 1
+        if identity is not None and result == "solved":
+            gate.solved(identity)
 
     gate.hooks.challenge, gate.hooks.admit, gate.hooks.page = brief, passes.admit, made
     return challenges, challenge_router(challenges, passes, described, page=options, on_outcome=outcome)

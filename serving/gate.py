@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -115,6 +115,7 @@ class Arrival:
     event: Event
     prepared: Events
     live: Live
+    prompt_length: int | None = None
 
 
 @dataclass(slots=True)
@@ -163,6 +164,14 @@ class Recorder(Protocol):
         """Take the end of an arrival at `time` µs; `completion` is None where it expired."""
         ...
 
+    def solved(self, serial: int) -> None:
+        """Take note that the challenge of an arrival was solved."""
+        ...
+
+    async def forget(self, clients: Collection[str]) -> bool:
+        """Remove clients (16 hex digits each); return whether one was known. Raises OSError."""
+        ...
+
 
 @dataclass
 class Hooks:
@@ -198,6 +207,7 @@ class Tallies:
     challenges: Counter[str] = field(default_factory=Counter)  # "solved", or why not
     tokens: Counter[str] = field(default_factory=Counter)  # asked for, by decision
     snapshots: Counter[str] = field(default_factory=Counter)  # "written" or "failed"
+    journal: Counter[str] = field(default_factory=Counter)  # rows "written", "failed" or "dropped"
 
 
 class Gate:
@@ -227,7 +237,7 @@ class Gate:
         self.challenger = challenger
         self.model, self.thresholds = model, _thresholds(model, settings)
         self.mode_override: str | None = None
-        self._run, self._first = secrets.token_hex(4), self.engine.arrivals
+        self.run, self.first = secrets.token_hex(4), self.engine.arrivals
         self._runs: dict[str, int] = {} if restored is None else restored[1].runs
         self._preparer, self._now = Preparer(secret), now
         self._events_time = settings.clock == "event"
@@ -325,12 +335,12 @@ class Gate:
         self._last_arrival = (times[-1], first + len(times) - 1)
         arrivals = []
         for place, one in enumerate(pending):
-            serial, one.event.prompt = first + place, None  # all that is kept of it are a hash and a length
+            serial, length = first + place, _forget_prompt(one.event)
             self._open[serial] = times[place]
             arrivals.append(
                 Arrival(
-                    serial, f"{serial:x}-{self._run}", times[place], f"{clients[place]:016x}", rows[place], one.event,
-                    together.take(slice(place, place + 1)), live,
+                    serial, f"{serial:x}-{self.run}", times[place], f"{clients[place]:016x}", rows[place], one.event,
+                    together.take(slice(place, place + 1)), live, length,
                 )
             )  # fmt: skip
         return arrivals
@@ -339,14 +349,14 @@ class Gate:
         """Record an arrival."""
         time = max(pending.time, self._clock)
         pending.prepared.time[0] = pending.prepared.end[0] = time
-        pending.event.prompt = None  # all that is kept of it are a hash and a length
+        length = _forget_prompt(pending.event)
         serial, row = self.engine.arrive(pending.prepared)
         self._clock = time
         self._last_arrival = (time, serial)
         self._open[serial] = time
         client = f"{int(pending.prepared.hashes[0, at.H_CLIENT]):016x}"
         return Arrival(
-            serial, f"{serial:x}-{self._run}", time, client, row, pending.event, pending.prepared, live or Live()
+            serial, f"{serial:x}-{self.run}", time, client, row, pending.event, pending.prepared, live or Live(), length
         )
 
     def judge(self, arrivals: Sequence[Arrival]) -> Judged:
@@ -516,7 +526,7 @@ class Gate:
     def _serial(self, text: str) -> int | None:
         """Return the serial number in an id of this start, or of one that the snapshot knew; None for any other."""
         number, _, run = text.partition("-")
-        first, end = (self._first, self.engine.arrivals) if run == self._run else (0, self._runs.get(run, 0))
+        first, end = (self.first, self.engine.arrivals) if run == self.run else (0, self._runs.get(run, 0))
         if not end or not number or len(number) > 15 or not set(number) <= _HEX:
             return None
         serial = int(number, 16)
@@ -529,7 +539,7 @@ class Gate:
         What was decided between a snapshot and a crash is in no profile: its ids are unknown, though its serial numbers
         are given out again.
         """
-        return {**dict(list(self._runs.items())[-RUNS_KEPT:]), self._run: self.engine.arrivals}
+        return {**dict(list(self._runs.items())[-RUNS_KEPT:]), self.run: self.engine.arrivals}
 
     def _record(self, time: float, kind: int, serial: int) -> None:
         """Forget what has ended, and tell the journal, in the order in which the engine processes it."""
@@ -568,6 +578,12 @@ class Gate:
         serial = self._serial(text)
         return None if serial is None else self._kept.get(serial)
 
+    def solved(self, text: str) -> None:
+        """Let the journal know that the challenge of a decision was solved."""
+        serial = self._serial(text)
+        if serial is not None and self.hooks.recorder is not None:
+            self.hooks.recorder.solved(serial)
+
 
 _HEX = frozenset("0123456789abcdef")
 
@@ -593,6 +609,13 @@ def _thresholds(model: Judge, settings: Settings) -> Thresholds:
         return model.thresholds
     budgets = Budgets(**{**manifest.budgets, **stated})
     return thresholds_from_curve(manifest.policy_curve(), budgets, tuple(stated))
+
+
+def _forget_prompt(event: Event) -> int | None:
+    """Drop the prompt of an event that has been prepared: all that is kept of it are a hash and its length."""
+    length = None if event.prompt is None else len(event.prompt)
+    event.prompt = None
+    return length
 
 
 def _ending(completion: Completion) -> Event:

@@ -84,6 +84,7 @@ class Metrics(Collector):
         yield _counter("passes", "Passes shown where a challenge was due", ("result",), _one(tallies.passes))
         yield _counter("challenges", "Solutions of challenges", ("result",), _one(tallies.challenges))
         yield _counter("snapshots", "Snapshots of the state", ("result",), _one(tallies.snapshots))
+        yield _counter("journal_rows", "Rows of the journal", ("result",), _one(tallies.journal))
         yield _counter("fail_mode_answers", "Answers of the fail mode", ("cause", "mode"), tallies.failed)
         yield _counter("challenger", "Decisions of both models", ("champion", "challenger"), tallies.challenger)
         apart = sum(count for (one, other), count in tallies.challenger.items() if one != other)

@@ -19,7 +19,10 @@ app = typer.Typer(
 )
 
 Logs = Annotated[
-    list[Path], typer.Argument(metavar="LOG...", help="Log files: plain, .gz or .zst, of any known format.")
+    list[Path],
+    typer.Argument(
+        metavar="LOG...", help="Log files (plain, .gz or .zst, of any known format), or the folder of a journal."
+    ),
 ]
 BundleFolder = Annotated[Path, typer.Option("--bundle", metavar="DIR", help="Folder of the model.")]
 Format = Annotated[str, typer.Option("--format", help="auto, combined, jsonl, csv, parquet, litellm or envoy.")]
@@ -112,6 +115,10 @@ def train(
         Optional[Path],  # noqa: UP045
         typer.Option("--registry", metavar="DIR", help="Log the bundle to MLflow there (mlruns) and make it champion."),
     ] = None,
+    solved_legitimate: Annotated[
+        bool,
+        typer.Option("--solved-legitimate", help="Of a journal: a solved challenge labels its request legitimate."),
+    ] = False,
     format: Format = "auto",
     columns: Columns = None,
     stamp: Stamp = "auto",
@@ -129,7 +136,7 @@ def train(
     from classifier.cli.logs import LogOptions
     from classifier.cli.training import TrainOptions, run
 
-    log = LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet)
+    log = LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet, solved_legitimate)
     run(
         log,
         TrainOptions(

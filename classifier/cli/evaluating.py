@@ -14,6 +14,7 @@ from classifier.cli.logs import LogOptions
 from classifier.cli.simulating import names_of
 from classifier.cli.terminal import OUTPUT, bar, say, threads_of
 from classifier.errors import InputError
+from classifier.events import EVENT_SCHEMA
 from classifier.model.apply import Model, labelled_frame
 from classifier.model.bundle import Manifest
 from classifier.model.evaluate import evaluate
@@ -91,5 +92,5 @@ def _labelled(log: LogOptions, beside: Path, inject: str | None, seed: int) -> I
         return
     from classifier.traffic import inject as weave
 
-    events = pa.concat_tables(log.tables(beside, "reading"))
+    events = pa.concat_tables(log.tables(beside, "reading"), promote_options="default").select(EVENT_SCHEMA.names)
     yield weave(events, attacks=names_of(inject), seed=seed)

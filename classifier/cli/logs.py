@@ -26,6 +26,7 @@ class LogOptions:
     keep_rejected: bool
     max_rejected: int | None
     quiet: bool
+    solved_legitimate: bool = False
     reading: Reading = field(default_factory=Reading)
 
     def mapping(self) -> dict[str, str] | None:
@@ -58,6 +59,7 @@ class LogOptions:
                     keep_rejected=self.keep_rejected,
                     reading=self.reading,
                     progress=progress,
+                    solved_legitimate=self.solved_legitimate,
                 )
         finally:
             if not self.reading.rejected and not self.rejects:

@@ -20,7 +20,7 @@ from classifier.cli.logs import LogOptions
 from classifier.cli.simulating import names_of
 from classifier.cli.terminal import OUTPUT, bar, say, threads_of
 from classifier.errors import InputError
-from classifier.events import MICROSECONDS
+from classifier.events import EVENT_SCHEMA, MICROSECONDS
 from classifier.features.engine import Tables
 from classifier.features.spec import FEATURES, GROUPS, HALF_LIVES_S, spec_hash
 from classifier.model.attribution import Explainer
@@ -131,7 +131,7 @@ def _source(log: LogOptions, options: TrainOptions) -> tuple[Source, Callable[[i
         return lambda: log.tables(beside, "reading"), None
     from classifier.traffic import inject
 
-    own = pa.concat_tables(log.tables(beside, "reading"))
+    own = pa.concat_tables(log.tables(beside, "reading"), promote_options="default").select(EVENT_SCHEMA.names)
     attacks = names_of(options.inject)
 
     def weaving(number: int) -> Source:

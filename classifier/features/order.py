@@ -19,10 +19,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from numba import njit
 
-from classifier.events import MICROSECONDS
+from classifier.events import EXPIRY_S, MICROSECONDS
 from classifier.features import layout as at
 from classifier.features.prepare import Events
-from classifier.features.spec import EXPIRY_S
 
 EXPIRY_US = EXPIRY_S * MICROSECONDS
 
@@ -184,7 +183,7 @@ def _external(
         _, _, path, number = heapq.heappop(pieces)
         with pa.OSFile(str(path), "rb") as source:
             piece = pa.Table.from_batches([pa.ipc.open_file(source).get_batch(number)])
-        held = piece if held is None else pa.concat_tables([held, piece])
+        held = piece if held is None else pa.concat_tables([held, piece], promote_options="default")
         if not pieces:
             break
         held = _sorted_table(held, key).combine_chunks()

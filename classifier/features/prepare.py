@@ -210,6 +210,26 @@ def _take_logs(values, times):  # type: ignore[no-untyped-def]
         values[i, at.V_PROMPT] = _log_of(values[i, at.V_PROMPT], 1.0, 1.0)
 
 
+def _recall(column: dict[str, pa.Array], end: Integers, hashes: npt.NDArray[np.uint64], values: Floats) -> None:
+    """Take over what a journal knows better than its texts (`JOURNAL_SCHEMA`), where a row is of one."""
+
+    def known(name: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any]]:
+        array = column[name]
+        return array.is_valid().to_numpy(zero_copy_only=False), array.fill_null(0).to_numpy(zero_copy_only=False)
+
+    there, ends = known("end")
+    end[there] = ends[there]
+    for place, name in ((at.H_ADDRESS, "address_key"), (at.H_NETWORK, "network_key"), (at.H_TEMPLATE, "template_key")):
+        there, keys = known(name)
+        hashes[there, place] = keys[there]
+    there, keys = known("client_key")
+    account = column["account"].is_valid().to_numpy(zero_copy_only=False)
+    hashes[there, at.H_CLIENT] = np.where(account, keys, hashes[:, at.H_ADDRESS])[there]
+    there, lengths = known("prompt_length")
+    for i in np.flatnonzero(there):
+        values[i, at.V_PROMPT] = _log_of_one(float(lengths[i]), 1.0, 1.0)
+
+
 def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value
 
@@ -263,6 +283,8 @@ class Preparer:
             *(_numbers(column[name]) for name in ("status", "input_tokens", "output_tokens", "response_bytes")),
             refused.to_numpy(zero_copy_only=False), values,
         )  # fmt: skip
+        if "end" in column:
+            _recall(column, end, hashes, values)
         return Events(time, end, hashes, values, np.arange(first_row, first_row + n))
 
     def _hash(self, column: dict[str, pa.Array], hashes: npt.NDArray[np.uint64], values: Floats) -> None:

@@ -11,12 +11,12 @@ import hashlib
 import json
 from typing import NamedTuple
 
+from classifier.events import EXPIRY_S
+
 HALF_LIVES_S = (1, 8, 64, 512, 4096, 65536)
 """Half-lives of the decayed sums, s. Each is a power of two times the one before: see `profile.advance`."""
 GENERATION_S = 3600
 """Sketches count what was seen in the current and the previous generation of this length, s."""
-EXPIRY_S = 600
-"""A completion not seen within this time of its arrival expires."""
 ENTITIES = ("client", "address", "network", "fingerprint", "template", "everyone")
 
 

@@ -54,7 +54,7 @@ def join(batches: list[Batch]) -> Batch:
     contents = [b.content for b in batches]
     content = None if any(c is None for c in contents) else pa.concat_arrays(contents)
     return Batch(
-        pa.concat_tables([b.table for b in batches]),
+        pa.concat_tables([b.table for b in batches], promote_options="default"),
         np.concatenate([b.line for b in batches]),
         np.concatenate([b.offset for b in batches]),
         content,

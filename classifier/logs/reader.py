@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from classifier.errors import LogError
 from classifier.events import EVENT_SCHEMA
-from classifier.logs import detect, envoy, jsonlines, litellm
+from classifier.logs import detect, envoy, journal, jsonlines, litellm
 from classifier.logs.batch import Batch, join
 from classifier.logs.clock import AHEAD, Clock
 from classifier.logs.combined import CombinedReader
@@ -46,6 +46,7 @@ def read_events(
     keep_rejected: bool = False,
     reading: Reading | None = None,
     progress: Progress | None = None,
+    solved_legitimate: bool = False,
 ) -> Iterator[pa.Table]:
     """Read logs file by file, in chunks of the event table, rows in input order.
 
@@ -57,14 +58,16 @@ def read_events(
     rejects: where to note rejected lines, as JSON Lines; their content only with `keep_rejected`, cut at 1 KiB.
     reading: totals to fill while the chunks are taken.
     progress: called with bytes read and bytes in all, both of the files as they lie on disk.
+    solved_legitimate: whether a solved challenge labels a request of a journal as legitimate.
 
-    A chunk has EVENT_SCHEMA. Blank lines are not counted; every other line is accepted or rejected, and a bad line
-    never stops the reading. Raises LogError, before the first chunk where possible, for a file that is missing or of no
-    known format, where no file holds a line, and where no line could be accepted.
+    A folder that holds a service's journal stands for its files. A chunk has EVENT_SCHEMA, and of a journal JOURNAL_SCHEMA,
+    too. Blank lines are not counted; every other line is accepted or rejected, and a bad line never stops the reading.
+    Raises LogError, before the first chunk where possible, for a file that is missing or of no known format, where no
+    file holds a line, and where no line could be accepted.
     """
-    files = [Path(path) for path in paths]
+    files = [file for path in paths for file in _unfolded(Path(path))]
     _check_arguments(files, format, columns, stamp, chunk_rows)
-    run = _Run(format, columns, stamp, keep_rejected, reading or Reading(), progress)
+    run = _Run(format, columns, stamp, keep_rejected, reading or Reading(), progress, solved_legitimate)
     return _events(run, files, chunk_rows, rejects)
 
 
@@ -79,6 +82,7 @@ def read_log(
     keep_rejected: bool = False,
     reading: Reading | None = None,
     progress: Progress | None = None,
+    solved_legitimate: bool = False,
 ) -> pa.Table:
     """Read logs as one event table; see `read_events` for the arguments."""
     chunks = read_events(
@@ -91,8 +95,15 @@ def read_log(
         keep_rejected=keep_rejected,
         reading=reading,
         progress=progress,
+        solved_legitimate=solved_legitimate,
     )
-    return pa.concat_tables(chunks)
+    return pa.concat_tables(chunks, promote_options="default")
+
+
+def _unfolded(path: Path) -> list[Path]:
+    """Return the files that a path stands for: itself, or those of the journal in a folder."""
+    files = journal.files_of(path) if path.is_dir() else []
+    return files if files and journal.is_journal(files[0]) else [path]
 
 
 def _check_arguments(
@@ -145,7 +156,7 @@ def _chunks(tables: Iterator[pa.Table], chunk_rows: int) -> Iterator[pa.Table]:
         size += table.nbytes
         if rows < chunk_rows and size < MAX_CHUNK_BYTES:
             continue
-        whole = pa.concat_tables(held).combine_chunks()
+        whole = pa.concat_tables(held, promote_options="default").combine_chunks()
         for begin in range(0, rows - rows % chunk_rows, chunk_rows):
             yield whole.slice(begin, chunk_rows)
         rest = whole.slice(rows - rows % chunk_rows)
@@ -154,7 +165,7 @@ def _chunks(tables: Iterator[pa.Table], chunk_rows: int) -> Iterator[pa.Table]:
             rest = rest.slice(0, 0)
         held, rows, size = ([rest] if rest.num_rows else []), rest.num_rows, rest.nbytes if rest.num_rows else 0
     if rows:
-        yield pa.concat_tables(held).combine_chunks()
+        yield pa.concat_tables(held, promote_options="default").combine_chunks()
 
 
 class _BlockParser(Protocol):
@@ -172,7 +183,9 @@ class _Run:
         keep: bool,
         reading: Reading,
         progress: Progress | None,
+        solved_legitimate: bool,
     ) -> None:
+        self._solved_legitimate = solved_legitimate
         self._format = format
         self._columns = columns
         self._stamp = stamp
@@ -237,6 +250,9 @@ class _Run:
             self.reading.files.append(FileReading(source.path, self._format, self._stamp))
             return (self._refused(block, block.refused) for block in blocks(source) if block.refused)
         kind = self._format
+        if kind in ("auto", "parquet") and journal.is_journal(source.path):
+            self.reading.files.append(FileReading(source.path, "journal", "start"))
+            return self._tabled(source, journal.JournalReader(source.path, self._solved_legitimate).batches())
         if kind == "auto":
             kind = detect.format_of(source, self._columns, FORMATS)
         stamp = self._stamp
@@ -250,11 +266,14 @@ class _Run:
     def _parquet(self, source: Source, end_stamps: bool) -> Iterator[Batch]:
         reader = ParquetReader(source.path, self._columns, end_stamps)
         try:
-            for batch, share in reader.batches():
-                source.position = int(source.size * share)
-                yield batch
+            yield from self._tabled(source, reader.batches())
         finally:
             reader.close()
+
+    def _tabled(self, source: Source, batches: Iterator[tuple[Batch, float]]) -> Iterator[Batch]:
+        for batch, share in batches:
+            source.position = int(source.size * share)
+            yield batch
 
     def _parsed(self, source: Source, kind: str, end_stamps: bool) -> Iterator[Batch]:
         reader = self._reader(source, kind, end_stamps)

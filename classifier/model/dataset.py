@@ -134,9 +134,11 @@ def build(
 
 def _hide(table: pa.Table, names: Sequence[str]) -> pa.Table:
     """Blank fields of an event table."""
+    if "prompt" in names and "template_key" in table.column_names:
+        names = [*names, "template_key", "prompt_length"]  # what a journal keeps of a prompt
     for name in names:
         index = table.schema.get_field_index(name)
-        table = table.set_column(index, name, pa.nulls(table.num_rows, EVENT_SCHEMA.field(name).type))
+        table = table.set_column(index, name, pa.nulls(table.num_rows, table.schema.field(name).type))
     return table
 
 
@@ -145,6 +147,8 @@ def fields_seen(source: Source) -> tuple[str, ...]:
     seen: set[str] = set()
     for table in source():
         seen |= {name for name in table.column_names if table.column(name).null_count < table.num_rows}
+    if "prompt_length" in seen:
+        seen.add("prompt")
     return tuple(name for name in EVENT_SCHEMA.names if name in seen)
 
 

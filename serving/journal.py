@@ -1,0 +1,277 @@
+"""The journal: every transition as it was processed, with what was answered, and never a prompt.
+
+Rows go to a thread of their own, which appends them to a segment (`….part`, an Arrow stream) at least once a second and turns it
+into a Parquet file when it is large or old. A crash loses at most the last second: a segment that was left behind becomes a
+Parquet file at the next start. Rows that cannot be written are counted and dropped; no request waits for the disk, and
+memory has a bound. `classifier.logs.journal` reads it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import UTC, datetime
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from classifier.events import Event
+from classifier.features import layout as at
+from classifier.logs.journal import (
+    ARRIVAL,
+    ARRIVAL_FIELDS,
+    COMPLETION,
+    COMPLETION_FIELDS,
+    EXPIRY,
+    FIRST,
+    RUN,
+    SOLVED,
+    TRANSITIONS,
+    files_of,
+    is_journal,
+    metadata,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from serving.gate import Arrival, Decided
+
+BATCH_ROWS = 512
+WAITING_ROWS = 262_144
+"""Rows that may wait for the disk; later ones are dropped."""
+FLUSH_S = 1.0
+PART = ".part"
+_PSEUDONYMS = int(IPv6Address("fdb0:75::"))
+"""Addresses are written as those of this network, which is nobody's (RFC 4193), with the keyed hash as the lower half."""
+_NO_ARRIVAL = (None,) * (1 + len(ARRIVAL_FIELDS))
+_NO_COMPLETION = (None,) * len(COMPLETION_FIELDS)
+_NO_ANSWER = (None,) * (len(TRANSITIONS) - 4 - len(ARRIVAL_FIELDS) - len(COMPLETION_FIELDS))
+
+log = logging.getLogger("botsieve.serving")
+
+
+class Journal:
+    """Writes the journal of one start of a service."""
+
+    def __init__(
+        self,
+        folder: Path,
+        run: str,
+        first: int,
+        now: Callable[[], float],
+        tally: Counter[str],
+        *,
+        days: float,
+        pseudonyms: bool = False,
+        rows_per_file: int = 262_144,
+        file_s: float = 3600.0,
+    ) -> None:
+        """Begin a journal in a folder, which is made where it is missing, and finish what an earlier start left.
+
+        `run` names this start and `first` is its first serial number; `now` gives Unix seconds. `tally` counts rows
+        "written", "dropped" and "failed". Files older than `days` are removed; one is finished at `rows_per_file` or
+        after `file_s`. Raises OSError where nothing can be written.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._run, self._first, self._now, self._tally = folder, run, first, now, tally
+        self._days, self._pseudonyms, self._most, self._longest = days, pseudonyms, rows_per_file, file_s
+        self._schema = TRANSITIONS.with_metadata(metadata(run, first))
+        self._rows: list[tuple[Any, ...]] = []
+        self._waiting = 0
+        self._thread = ThreadPoolExecutor(1, "journal")
+        self._segment: _Segment | None = None
+        self._number = 0
+        for left in sorted(folder.glob(f"*{PART}")):
+            _finish(left)
+
+    # --- what is seen (the event loop) -----------------------------------------------------------------------------------
+
+    def arrived(self, arrival: Arrival, decided: Decided) -> None:
+        """Take an arrival that has been answered."""
+        event, hashes = arrival.event, arrival.prepared.hashes[0].tolist()
+        fields = [getattr(event, name) for name in ARRIVAL_FIELDS]
+        if self._pseudonyms:
+            fields[_IP] = str(IPv6Address(_PSEUDONYMS + hashes[at.H_ADDRESS]))
+            fields[_ACCOUNT] = None if fields[_ACCOUNT] is None else f"account-{hashes[at.H_CLIENT]:016x}"
+        length = arrival.prompt_length
+        template = None if length is None else hashes[at.H_TEMPLATE]
+        self._add((
+            ARRIVAL, arrival.time, arrival.serial, arrival.id, *fields, *_NO_COMPLETION, hashes[at.H_CLIENT],
+            hashes[at.H_ADDRESS], hashes[at.H_NETWORK], template, length, decided.raw, decided.probability, decided.score,
+            decided.decision, decided.enforced, " ".join(decided.reasons), decided.bundle,
+        ))  # fmt: skip
+
+    def ended(self, serial: int, moment: int, completion: Event | None) -> None:
+        """Take the end of an arrival; without a completion it expired."""
+        fields = _NO_COMPLETION if completion is None else [getattr(completion, name) for name in COMPLETION_FIELDS]
+        kind = EXPIRY if completion is None else COMPLETION
+        self._add((kind, moment, serial, *_NO_ARRIVAL, *fields, *_NO_ANSWER))
+
+    def solved(self, serial: int) -> None:
+        """Take note that the challenge of a request was solved."""
+        moment = round(self._now() * 1e6)
+        self._add((SOLVED, moment, serial, *_NO_ARRIVAL, *_NO_COMPLETION, *_NO_ANSWER))
+
+    def _add(self, row: tuple[Any, ...]) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= BATCH_ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand what has gathered to the thread."""
+        rows, self._rows = self._rows, []
+        if not rows:
+            return
+        if self._waiting > WAITING_ROWS:
+            self._tally["dropped"] += len(rows)
+            return
+        self._waiting += len(rows)
+        self._thread.submit(self._write, rows)
+
+    async def keep(self) -> None:
+        """Write what gathers in quiet times, and remove what is too old, until cancelled."""
+        began = -1e9
+        while True:
+            self.flush()
+            if time.monotonic() - began >= 600.0:
+                began = time.monotonic()
+                self._thread.submit(self._expire)
+            await asyncio.sleep(FLUSH_S)
+
+    async def forget(self, clients: Collection[str]) -> bool:
+        """Remove clients (16 hex digits each) from every file; return whether one was in it. Raises OSError."""
+        self.flush()
+        keys = [int(client, 16) for client in clients]
+        return await asyncio.wrap_future(self._thread.submit(self._forget, keys))
+
+    def close(self) -> None:
+        """Write what is left and finish the file."""
+        self.flush()
+        self._thread.submit(self._rotate)
+        self._thread.shutdown()
+
+    # --- what is done with it (the thread) -------------------------------------------------------------------------------
+
+    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+        try:
+            if self._segment is None:
+                self._segment = self._begin()
+            columns = [
+                pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), TRANSITIONS, strict=True)
+            ]
+            self._segment.write(pa.record_batch(columns, schema=self._schema))
+            self._tally["written"] += len(rows)
+            if self._segment.rows >= self._most or time.monotonic() - self._segment.began >= self._longest:
+                self._rotate()
+        except OSError as error:
+            self._tally["failed"] += len(rows)
+            log.error("journal failed", extra={"why": error.strerror or str(error)})
+            with suppress(OSError):
+                self._rotate()
+        finally:
+            self._waiting -= len(rows)
+
+    def _begin(self) -> _Segment:
+        stamp = datetime.fromtimestamp(self._now(), UTC).strftime("%Y%m%dT%H%M%SZ")
+        self._number += 1
+        return _Segment(self._folder / f"{stamp}-{self._run}-{self._number:06d}{PART}", self._schema)
+
+    def _rotate(self) -> None:
+        segment, self._segment = self._segment, None
+        if segment is not None:
+            with suppress(OSError):
+                segment.close()
+            _finish(segment.path)
+
+    def _expire(self) -> None:
+        oldest = time.time() - self._days * 86_400.0
+        for path in files_of(self._folder):
+            with suppress(OSError):
+                if path.stat().st_mtime < oldest and is_journal(path):
+                    path.unlink()
+
+    def _forget(self, keys: list[int]) -> bool:
+        self._rotate()
+        found = False
+        serials = np.zeros(0, np.int64)  # of their arrivals so far: what ended them may lie in a later file
+        run: bytes | None = None
+        for path in files_of(self._folder):
+            if not is_journal(path):
+                continue
+            with pq.ParquetFile(path) as file:
+                table = file.read()
+            told = table.schema.metadata or {}
+            if told.get(RUN) != run:  # from its first number on, a start gives numbers out anew
+                run = told.get(RUN)
+                serials = serials[serials < int(told.get(FIRST, b"0"))]
+            theirs = pc.fill_null(pc.is_in(table.column("client_key"), pa.array(keys, pa.uint64())), False)
+            serials = np.union1d(serials, table.column("serial").filter(theirs).to_numpy())
+            ended = pc.and_(
+                pc.is_in(table.column("serial"), pa.array(serials)), pc.not_equal(table.column("kind"), ARRIVAL)
+            )
+            gone = pc.or_(theirs, ended)
+            if pc.any(gone).as_py():
+                found = True
+                age = path.stat()
+                _replace(path, table.filter(pc.invert(gone)))
+                os.utime(path, (age.st_mtime, age.st_mtime))  # it keeps its age
+        return found
+
+
+class _Segment:
+    """A file that rows are appended to; what has been written can be read after a crash."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self.path, self.rows, self.began = path, 0, time.monotonic()
+        self._file = path.open("xb")
+        self._writer = pa.ipc.new_stream(self._file, schema)
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        self._writer.write_batch(batch)
+        self._file.flush()
+        self.rows += batch.num_rows
+
+    def close(self) -> None:
+        try:
+            self._writer.close()
+        finally:
+            self._file.close()
+
+
+def _finish(part: Path) -> None:
+    """Turn a segment into a Parquet file; what was torn off at its end is left out. The segment goes when that is on disk."""
+    batches: list[pa.RecordBatch] = []
+    try:
+        with part.open("rb") as file, pa.ipc.open_stream(file) as stream:
+            while True:
+                batches.append(stream.read_next_batch())
+    except (StopIteration, pa.ArrowException, OSError):
+        pass
+    if batches:
+        _replace(part.with_suffix(".parquet"), pa.Table.from_batches(batches))
+    part.unlink(missing_ok=True)
+
+
+def _replace(path: Path, table: pa.Table) -> None:
+    partial = path.with_suffix(".writing")
+    try:
+        with partial.open("wb") as file:
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+_IP, _ACCOUNT = ARRIVAL_FIELDS.index("ip"), ARRIVAL_FIELDS.index("account")
