@@ -28,6 +28,7 @@ from serving import admin, challenging, circumstances, openapi, routes
 from serving.access import Access
 from serving.authorize import PREFIX, Authorize
 from serving.batching import Batcher
+from serving.envoy import Envoy
 from serving.gate import Gate
 from serving.hot import Hot
 from serving.journal import Journal
@@ -53,6 +54,7 @@ class Service(FastAPI):
     metrics: Metrics
     hot: Hot
     authorize: Authorize
+    envoy: Envoy | None
     keeper: Keeper | None
     journal: Journal | None
     closers: list[Callable[[], None]]
@@ -112,6 +114,7 @@ def create_app(
     app.batcher.sizes = app.metrics.batches.observe
     app.hot = Hot(gate, app.batcher, app.access, app.metrics)
     app.authorize = Authorize(gate, app.batcher, app.access, app.metrics, key)
+    app.envoy = Envoy(gate, app.authorize, app.access) if settings.grpc_port is not None else None
     gate.hooks.recorder = app.journal = _journal(gate, now, given=secret is not None)
     audit = Lines(settings.state, "audit", now)
     labels = Lines(
@@ -155,7 +158,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         tasks.append(asyncio.create_task(app.keeper.keep(app.gate.settings.snapshot_s)))
     if app.journal is not None:
         tasks.append(asyncio.create_task(app.journal.keep()))
+    if app.envoy is not None:
+        await app.envoy.start(app.gate.settings.host, app.gate.settings.grpc_port or 0)
+        log.info("listening for Envoy", extra={"port": app.envoy.port})
     yield
+    if app.envoy is not None:
+        await app.envoy.stop()
     for task in tasks:
         task.cancel()
         with suppress(asyncio.CancelledError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,7 +29,7 @@ from serving.settings import Settings
 PREFIX = "/v1/authorize"
 PASS_HEADER, PASS_COOKIE = b"x-botsieve-pass", "botsieve_pass"
 TOKEN_HEADER = b"x-botsieve-token"
-_STATUS = {"allow": 200, "challenge": 401, "block": 403}
+STATUS = {"allow": 200, "challenge": 401, "block": 403}
 _SAY = {
     401: ("challenge", "Solve the challenge of this request, then send it again with the pass that this earns."),
     403: ("blocked", "This request is blocked: it looks like an attack."),
@@ -43,6 +44,7 @@ class Forwarded:
         self._account, self._created = settings.account_header.lower(), settings.account_created_header.lower()
         self._fingerprint = settings.fingerprint_header.lower()
         self._networks = [ip_network(network) for network in settings.trusted_proxies]
+        self._events_time = settings.clock == "event"
         self._key = blake2b(b"credential of a header", key=secret[:64]).digest()
         self.trusts = lru_cache(maxsize=4096)(self._trusts)
 
@@ -53,22 +55,34 @@ class Forwarded:
         trusted = self.trusts(peer)
         names = self._names
         event = LiveEvent(ip=peer or "unknown", method=scope["method"], path=_own_path(scope))
-        event.user_agent, event.referer = _text(headers, "user-agent"), _text(headers, "referer")
-        event.credential = self._credential(headers)
+        if self._events_time:
+            event.time = self.time(headers)
         if not trusted:
+            event.user_agent, event.referer = text_of(headers, "user-agent"), text_of(headers, "referer")
+            event.credential = self._credential(headers)
             return event
         event.ip = self._address(headers)
-        event.method = (_text(headers, names.method) if names.method else event.method) or event.method
-        uri = _text(headers, names.uri) if names.uri else None
+        self.describe(event, headers)
+        event.method = (text_of(headers, names.method) if names.method else event.method) or event.method
+        uri = text_of(headers, names.uri) if names.uri else None
         if uri is not None:
             event.path = _path_of(uri)
-        length = _text(headers, names.length) if names.length else None
+        length = text_of(headers, names.length) if names.length else None
         if length is not None and length.isascii() and length.isdigit() and len(length) < 16:
             event.request_bytes = int(length)
-        event.account = _text(headers, self._account) or None
-        event.fingerprint = _text(headers, self._fingerprint) or None
-        event.account_created = _number(_text(headers, self._created))
         return event
+
+    def describe(self, event: LiveEvent, headers: HeaderList) -> None:
+        """Add what the headers of a trusted gateway tell besides method, path and address."""
+        event.user_agent, event.referer = text_of(headers, "user-agent"), text_of(headers, "referer")
+        event.credential = self._credential(headers)
+        event.account = text_of(headers, self._account) or None
+        event.fingerprint = text_of(headers, self._fingerprint) or None
+        event.account_created = _number(text_of(headers, self._created))
+
+    def time(self, headers: HeaderList) -> float:
+        """Return the event's time where that counts, Unix s; 0 without one."""
+        return _number(text_of(headers, "x-botsieve-time")) or 0
 
     def _trusts(self, peer: str) -> bool:
         address = _parsed(peer)
@@ -99,55 +113,54 @@ class Forwarded:
         return None if not given else blake2b(given, key=self._key, digest_size=12).hexdigest()
 
 
+class Reply(NamedTuple):
+    """What a gateway is told: the answer, and what it hands to the client where the request is refused."""
+
+    answer: Answer
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+
 class Authorize:
     """Serves the route for one gate."""
 
     def __init__(self, gate: Gate, batcher: Batcher, access: Access, metrics: Metrics, secret: bytes) -> None:
         self._gate, self._batcher, self._access, self._metrics = gate, batcher, access, metrics
-        self._forwarded = Forwarded(gate.settings, secret)
+        self.forwarded = Forwarded(gate.settings, secret)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer by status."""
+        headers: HeaderList = scope["headers"]
         try:
-            answer, page = await self._decide(scope)
+            self._access.check_headers(headers)
+            if not self._access.token_fits(only(headers, TOKEN_HEADER)):
+                raise Problem(500, "token", f"the gateway must send the service's token in {TOKEN_HEADER.decode()}")
+            event, load = self.forwarded.event(scope), only(headers, b"x-botsieve-load")
+            live = Live(carried_pass(headers), None if load is None else load_of(load))
+            reply = await self.decide(event, live, text_of(headers, "accept") or "")
         except Problem as problem:
             self._gate.tallies.rejected[problem.reason] += 1
             problem.status = 500  # so that the gateway's fail mode acts, whatever is wrong with its call
             await refuse(send, problem)
             return
-        status = _STATUS[answer.enforced]
-        headers = _headers(answer)
-        if status == 200:
-            await respond(send, 200, b"", headers)
-        elif page is not None:
-            await respond(send, status, page[1], [*headers, *page[0]])
-        else:
-            await respond(send, status, _document(answer, status), [*headers, PROBLEM, *_NO_STORE])
+        await respond(send, reply.status, reply.body, reply.headers)
 
-    async def _decide(self, scope: Scope) -> tuple[Answer, tuple[HeaderList, bytes] | None]:
-        headers: HeaderList = scope["headers"]
-        self._access.check_headers(headers)
-        if not self._access.token_fits(only(headers, TOKEN_HEADER)):
-            raise Problem(500, "token", f"the gateway must send the service's token in {TOKEN_HEADER.decode()}")
+    async def decide(self, event: LiveEvent, live: Live, accept: str) -> Reply:
+        """Decide about an event; `accept` chooses between a page and a document. Raises Problem, with nothing changed."""
         with self._metrics.latency("authorize"):
-            event = self._forwarded.event(scope)
-            if self._gate.settings.clock == "event":
-                event.time = _number(_text(headers, "x-botsieve-time")) or 0
             try:
                 pending = self._gate.prepare([event])
             except Rejected as error:
                 raise Problem(500, error.reason, str(error)) from error
-            load = only(headers, b"x-botsieve-load")
-            arrival = self._gate.arrive(
-                pending[0], Live(carried_pass(headers), None if load is None else load_of(load))
-            )
-            (answer,) = await self._batcher.submit([arrival])
-        return answer, self._page(answer, headers, event.path)
-
-    def _page(self, answer: Answer, headers: HeaderList, path: str) -> tuple[HeaderList, bytes] | None:
-        if self._gate.hooks.page is None or answer.enforced == "allow":
-            return None
-        return self._gate.hooks.page(answer, _text(headers, "accept") or "", path)
+            (answer,) = await self._batcher.submit([self._gate.arrive(pending[0], live)])
+        status, headers = STATUS[answer.enforced], _headers(answer)
+        if status == STATUS["allow"]:
+            return Reply(answer, status, headers, b"")
+        page = self._gate.hooks.page and self._gate.hooks.page(answer, accept, event.path)
+        if page:
+            return Reply(answer, status, [*headers, *page[0]], page[1])
+        return Reply(answer, status, [*headers, PROBLEM, *_NO_STORE], _document(answer, status))
 
 
 _NO_STORE: Headers = ((b"cache-control", b"no-store"), (b"vary", b"accept"))
@@ -192,7 +205,7 @@ def carried_pass(headers: HeaderList) -> str | None:
     return None
 
 
-def _text(headers: HeaderList, name: str) -> str | None:
+def text_of(headers: HeaderList, name: str) -> str | None:
     """Return a header as text if it stands there once; the bytes of UTF-8 where it is that."""
     if not name:
         return None

@@ -102,8 +102,8 @@ def decode(line: bytes) -> Event:
         model=record.model_group or record.model or None,
         input_tokens=record.prompt_tokens,
         output_tokens=record.completion_tokens,
-        max_tokens=_max_tokens(record.model_parameters),
-        prompt=_prompt(record.messages),
+        max_tokens=max_tokens_of(record.model_parameters),
+        prompt=prompt_of(record.messages),
     )
 
 
@@ -165,7 +165,8 @@ def _user_agent(tags: Any) -> str | None:
     return max(agents, key=len, default=None)
 
 
-def _max_tokens(parameters: Any) -> int | None:
+def max_tokens_of(parameters: Any) -> int | None:
+    """Return the cap on output tokens among a call's parameters."""
     if not isinstance(parameters, dict):
         return None
     for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
@@ -175,7 +176,8 @@ def _max_tokens(parameters: Any) -> int | None:
     return None
 
 
-def _prompt(messages: Any) -> str | None:
+def prompt_of(messages: Any) -> str | None:
+    """Return the prompt of a call: the text itself, or that of the last user message."""
     if isinstance(messages, str):
         return messages or None
     if not isinstance(messages, list):

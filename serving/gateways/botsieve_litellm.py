@@ -85,10 +85,8 @@ class BotsieveGuardrail(CustomGuardrail):
             "user_agent": headers.get("user-agent"),
             "referer": headers.get("referer"),
             "request_bytes": int(size) if size.isascii() and size.isdigit() and len(size) < 16 else None,
-            "model": data.get("model"),
-            "max_tokens": next(
-                (int(data[name]) for name in ("max_tokens", "max_completion_tokens", "max_output_tokens") if data.get(name)), None
-            ),
+            "model": str(data["model"])[:200].encode("utf-8", "replace").decode() if data.get("model") else None,
+            "max_tokens": _cap(data),
             "prompt": _prompt(data),
         }  # fmt: skip
         return {name: value for name, value in known.items() if value is not None}
@@ -244,16 +242,34 @@ def _has_text(chunk: Any) -> bool:
 
 
 def _prompt(data: dict[str, Any]) -> str | None:
-    """Return the text of a call: messages, prompt or input."""
-    parts: list[str] = []
-    messages = data.get("messages")
-    for message in messages if isinstance(messages, list) else ():
-        content = message.get("content") if isinstance(message, dict) else None
-        for part in content if isinstance(content, list) else [content]:
-            text = part.get("text") if isinstance(part, dict) else part
-            if isinstance(text, str):
-                parts.append(text)
-    for name in ("prompt", "input"):
+    """Return the text of a call as LiteLLM's logs are read, too: the last user message, else the prompt or input."""
+    for name in ("messages", "prompt", "input"):
+        text = _text(data.get(name))
+        if text is not None:
+            # What cannot be sent must not keep botsieve from being asked: too long, or no Unicode.
+            return text[:MOST_PROMPT].encode("utf-8", "replace").decode()
+    return None
+
+
+def _text(messages: Any) -> str | None:
+    if isinstance(messages, str):
+        return messages or None
+    users = (
+        (m for m in reversed(messages) if isinstance(m, dict) and m.get("role") == "user")
+        if isinstance(messages, list)
+        else ()
+    )
+    content = next(iter(users), {}).get("content")
+    if isinstance(content, list):
+        parts = [part["text"] for part in content if isinstance(part, dict) and isinstance(part.get("text"), str)]
+        content = "\n".join(parts)
+    return content if isinstance(content, str) and content else None
+
+
+def _cap(data: dict[str, Any]) -> int | None:
+    """Return the cap on output tokens."""
+    for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         value = data.get(name)
-        parts += [text for text in (value if isinstance(value, list) else [value]) if isinstance(text, str)]
-    return "\n".join(parts)[:MOST_PROMPT] if parts else None
+        if type(value) is int and 0 <= value < 2**53:
+            return value
+    return None

@@ -36,6 +36,8 @@ from serving.snapshot import Snapshots
 TOKEN = "a token of the gateways' tests"
 KEY = "the hash key of the gateways' tests"
 KINDS = ("person", "sdk_batch", "request_flood")
+GRPC_BELOW = 8000
+"""A service's port for gRPC lies so far below the other, where it has one."""
 MOST = 60
 """Requests of each of the clients that go through the gateway."""
 
@@ -157,14 +159,15 @@ def inference() -> Iterator[Inference]:
             stream = bool(asked.get("stream")) and made.status == 200
             self.send_header("content-type", "text/event-stream" if stream else "application/json")
             self.end_headers()
-            common = {"id": "c", "created": 1, "model": asked["model"]}
+            common = {"id": "c", "created": 1, "model": str(asked.get("model"))}
             if not stream:
                 message = {"role": "assistant", "content": "fifty"}
                 read, written = made.usage
                 usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
                 content = {**common, "object": "chat.completion", "usage": usage,
                            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}  # fmt: skip
-                self.wfile.write(json.dumps(content if made.status == 200 else {"error": {"message": "no"}}).encode())
+                text = json.dumps(content if made.status == 200 else {"error": {"message": "no"}})
+                self.wfile.write(text.ljust(made.size).encode())
                 return
             try:
                 for number in range(10):
@@ -204,6 +207,8 @@ class Running:
         self.port, self.folder, self._bundle = free_port(), folder, bundle
         given = {"mode": "enforce", "clock": "event", "warm_up_s": 0, "token": TOKEN, "trusted_proxies": ["127.0.0.1/32"],
                  "account_header": "x-botsieve-account", "state": str(folder / "state"), **settings}  # fmt: skip
+        if given.pop("grpc", False):
+            given["grpc_port"] = self.port - GRPC_BELOW
         self._environment = {
             f"BOTSIEVE_{name.upper()}": json.dumps(value) if isinstance(value, list) else str(value)
             for name, value in given.items()
@@ -310,6 +315,7 @@ def drive(service: Running, port: int, traffic: Path, inference: Inference, only
         flush(event["time"])
         passed[kind] += 1
         inference.status = 200 if only else event.get("status") or 200  # LiteLLM lets a model that failed rest a while
+        inference.size = min(event.get("response_bytes") or 0, 50_000)
         before = inference.asked
         inference.usage = event.get("input_tokens") or 9, event.get("output_tokens") or 3
         sent = _sent(event) if only is None else _sent_chat(event)
@@ -351,23 +357,33 @@ def _arrival(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def _sent(event: dict[str, Any]) -> tuple[dict[str, str], bytes]:
-    body = b"p" * min(event.get("request_bytes") or 0, 20_000)
+    size = min(event.get("request_bytes") or 0, 20_000)
+    body = _chat(event).ljust(size) if event.get("model") else b"p" * size
     headers = {"x-simulated-time": repr(event["time"]), "host": "site.example"}
-    for name, header in (("user_agent", "user-agent"), ("referer", "referer")):
+    for name, header in (
+        ("user_agent", "user-agent"),
+        ("referer", "referer"),
+        ("account_created", "x-simulated-created"),
+    ):
         if event.get(name):
-            headers[header] = event[name]
+            headers[header] = str(event[name])
     if event.get("account"):
         headers["authorization"] = f"Bearer {event['account']}"
     return headers, body
 
 
 def _sent_chat(event: dict[str, Any]) -> tuple[dict[str, str], bytes]:
-    headers, _ = _sent(event)
+    headers, body = _sent(event)
     headers["content-type"] = "application/json"
+    return headers, body if event.get("model") else _chat(event)
+
+
+def _chat(event: dict[str, Any]) -> bytes:
+    """Return the body of a call to OpenAI's interface."""
     body = {"model": "m-large", "messages": [{"role": "user", "content": event.get("prompt") or "Hello"}]}
     if event.get("max_tokens"):
         body["max_tokens"] = event["max_tokens"]
-    return headers, json.dumps(body).ljust(min(event.get("request_bytes") or 0, 20_000)).encode()
+    return json.dumps(body).encode()
 
 
 def replaced(text: str, changes: dict[str, str]) -> str:

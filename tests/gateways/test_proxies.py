@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 import os
+import re
 import shutil
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import pytest
 
 from classifier.cli.tailing import run as tail
-from tests.gateways.shared import TOKEN, Inference, Running, ask, drive, free_port, program, replaced, told
+from classifier.logs import read_log
+from tests.gateways.shared import (
+    GRPC_BELOW,
+    TOKEN,
+    Inference,
+    Running,
+    ask,
+    drive,
+    free_port,
+    program,
+    replaced,
+    told,
+)
 
 SEARCH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin"])
 GATEWAYS = Path(__file__).parents[2] / "serving" / "gateways"
@@ -35,6 +53,7 @@ class Gateway:
     """A program, our configuration of it, and what a test has to change in it."""
 
     name: str
+    program: str
     file: str
     preset: str
     change: Callable[[str, Path, bool], str]
@@ -46,12 +65,13 @@ class Gateway:
     @contextmanager
     def __call__(self, folder: Path, service: int, inference: int, *, closed: bool = False) -> Iterator[int]:
         """Run it until the end of the block; yield the port that it listens on."""
-        found, port = shutil.which(self.name, path=SEARCH), free_port()
+        found, port = shutil.which(self.program, path=SEARCH), free_port()
         assert found is not None
         text = self.change((GATEWAYS / self.file).read_text(), folder, closed)
         numbers = ((self.port, port), (self.service, service), (self.inference, inference))
         for (old, new), number in [(change, number) for change, number in numbers]:
             text = replaced(text, {old: new.format(number)})
+        text = text.replace("port_value: 8461", f"port_value: {service - GRPC_BELOW}")
         text = replaced(text, {"a token of 16 characters or more": TOKEN})
         path = folder / self.file
         path.write_text(text)
@@ -94,17 +114,22 @@ def _caddy(text: str, folder: Path, closed: bool) -> str:
 
 
 def _envoy(text: str, folder: Path, closed: bool) -> str:
-    last = "                  append_action: OVERWRITE_IF_EXISTS_OR_ADD\n"
+    logs = {"/var/log/envoy/": f"{folder}/"} if "/var/log/envoy/" in text else {}
     return replaced(
         text,
         {
-            "/var/log/envoy/": f"{folder}/",
+            **logs,
             "failure_mode_allow: true": f"failure_mode_allow: {str(not closed).lower()}",
-            last: last
+            # Mutations are done in their order, and the account has been removed by then.
+            "              - remove: x-botsieve-load\n": "              - remove: x-botsieve-load\n"
             + "".join(
                 f"              - append:\n                  header: {{key: {key}, value: '%REQ({header})%'}}\n"
                 "                  append_action: OVERWRITE_IF_EXISTS_OR_ADD\n"
-                for key, header in (("x-botsieve-time", "x-simulated-time"), ("x-botsieve-account", "authorization"))
+                for key, header in (
+                    ("x-botsieve-time", "x-simulated-time"),
+                    ("x-botsieve-account", "authorization"),
+                    ("x-botsieve-account-created", "x-simulated-created"),
+                )
             ),
         },
     )
@@ -115,30 +140,46 @@ def _nginx_command(found: str, path: Path) -> list[str]:
 
 
 ALL = (
-    Gateway("nginx", "nginx.conf", "nginx", _nginx, _nginx_command, ("listen 8080;", "listen {};"),
+    Gateway("nginx", "nginx", "nginx.conf", "nginx", _nginx, _nginx_command, ("listen 8080;", "listen {};"),
             ("server 127.0.0.1:8460;", "server 127.0.0.1:{};"), ("server 127.0.0.1:8000;", "server 127.0.0.1:{};")),
-    Gateway("caddy", "Caddyfile", "forwarded", _caddy,
+    Gateway("caddy", "caddy", "Caddyfile", "forwarded", _caddy,
             lambda found, path: [found, "run", "--config", str(path), "--adapter", "caddyfile"], (":8080", ":{}"),
             ("127.0.0.1:8460", "127.0.0.1:{}"), ("127.0.0.1:8000", "127.0.0.1:{}")),
-    Gateway("envoy", "envoy-http.yaml", "envoy", _envoy,
-            lambda found, path: [found, "-c", str(path), "--base-id", str(free_port()), "--concurrency", "1"],
-            ("port_value: 8080", "port_value: {}"), ("port_value: 8460", "port_value: {}"),
-            ("port_value: 8000", "port_value: {}")),
+    *(Gateway(name, "envoy", f"{name}.yaml", "envoy", _envoy,
+              lambda found, path: [found, "-c", str(path), "--base-id", str(free_port()), "--concurrency", "1",
+                                   "--file-flush-interval-msec", "200"],
+              ("port_value: 8080", "port_value: {}"), ("port_value: 8460", "port_value: {}"),
+              ("port_value: 8000", "port_value: {}")) for name in ("envoy-http", "envoy-grpc")),
 )  # fmt: skip
 
 
 @pytest.fixture(params=ALL, ids=lambda gateway: gateway.name)
 def gateway(request: pytest.FixtureRequest) -> Gateway:
     chosen: Gateway = request.param
-    if shutil.which(chosen.name, path=SEARCH) is None:
-        pytest.skip(f"{chosen.name} is not installed")
+    if shutil.which(chosen.program, path=SEARCH) is None:
+        pytest.skip(f"{chosen.program} is not installed")
     return chosen
 
 
-def settings(gateway: Gateway) -> dict[str, str]:
+def settings(gateway: Gateway) -> dict[str, Any]:
     """Return the settings that the head of the configuration names."""
-    own = {"address_header": "x-botsieve-address"} if gateway.name == "envoy" else {}
+    own: dict[str, Any] = {
+        "envoy-http": {"address_header": "x-botsieve-address"},
+        "envoy-grpc": {"grpc": True, "account_created_header": "x-botsieve-account-created"},
+    }.get(gateway.name, {})
     return {"gateway": gateway.preset, **own}
+
+
+def hear(gateway: Gateway, folder: Path, service: Running, completions: int) -> None:
+    """Let the service hear how requests ended, while the gateway still runs."""
+    if gateway.name != "envoy-grpc":
+        time.sleep(0.5)
+        tail(folder / "botsieve.json", service.url, once=True, quiet=True)
+        return
+    for _ in range(100):
+        if service.metric('botsieve_completions_total{result="recorded"}') >= completions:
+            break
+        time.sleep(0.1)
 
 
 pytestmark = pytest.mark.slow
@@ -150,7 +191,7 @@ def test_honest_clients_are_served_and_an_attacker_is_challenged_and_blocked(
     with Running(tmp_path, shared / "bundle", **settings(gateway))() as service:
         with gateway(tmp_path, service.port, inference.port) as port:
             passage = drive(service, port, shared / "traffic.jsonl", inference)
-        tail(tmp_path / "botsieve.json", service.url, once=True, quiet=True)
+            hear(gateway, tmp_path, service, 0)
         served, attacked = passage.statuses["person"] + passage.statuses["sdk_batch"], passage.statuses["request_flood"]
         assert len(served) == sum(passage.reached[kind] for kind in ("person", "sdk_batch")), str(passage)
         assert 401 in attacked, str(passage)
@@ -171,7 +212,7 @@ def test_completions_reach_the_profile_and_addresses_cannot_be_forged(
         with gateway(tmp_path, service.port, inference.port) as port:
             for _ in range(3):
                 assert ask(port, "127.1.0.9", "GET", "/nothing", forged)[0] == 404
-        tail(tmp_path / "botsieve.json", service.url, once=True, quiet=True)
+            hear(gateway, tmp_path, service, 3)
         assert service.metric('botsieve_completions_total{result="recorded"}') == 3
     assert told(service, shared / "bundle", "127.1.0.9") == pytest.approx((3.0, 1.0, 1234.0))
 
@@ -217,3 +258,74 @@ def test_without_botsieve_the_fail_mode_holds(
     with gateway(tmp_path, free_port(), inference.port, closed=closed) as port:
         assert ask(port, "127.1.0.7", "POST", "/v1/chat/completions", {}, b"{}")[0] == status
         assert len(inference.seen) == (0 if closed else 1)
+
+
+def push(port: int, path: str, headers: dict[str, str]) -> None:
+    """Send a request with any bytes in it and wait for an answer or the end."""
+    body = b'{"model": "\\ud800", "max_tokens": 1e400, "messages": 7}'
+    lines = {"host": "site.example", "connection": "close", "content-length": str(len(body)), **headers}
+    head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
+    with socket.create_connection(("127.0.0.1", port), 20, ("127.1.0.9", 0)) as connection, suppress(OSError):
+        connection.sendall(head.encode("latin-1") + body)
+        connection.recv(65_536)
+
+
+def test_no_client_can_make_its_request_escape(
+    gateway: Gateway, shared: Path, inference: Inference, tmp_path: Path
+) -> None:
+    """What botsieve refuses to read makes the gateway's fail mode act, and that is open: nothing a client sends may do that."""
+    odd = [
+        *(("", {f"x-pad-{place}": "x" * 7000 for place in range(count)}) for count in (1, 2, 4, 6, 9, 12, 40)),
+        *(("", headers) for headers in (
+            {"x-botsieve-load": "7"}, {"x-botsieve-token": "another token of the client"}, {"x-botsieve-time": "never"},
+            {"x-botsieve-account-created": "1e999"}, {"user-agent": "\xff\xfe"}, {"referer": "\xff"},
+            {"cookie": "botsieve_pass=" + "x" * 7000}, {"x-botsieve-pass": "x" * 7000}, {"content-length": "0"},
+            {"accept": "text/html;" + "q=" * 3000}, {"authorization": "Bearer \xff"}, {"x-original-content-length": "-1"},
+        )),
+        *((path, {}) for path in ("%ff%00", "/../x", "a" * 3000, "&y=\xff", "\t", ";", "#x", "%", "http://x/")),
+    ]  # fmt: skip
+    journal = tmp_path / "journal"
+    running = Running(tmp_path, shared / "bundle", **settings(gateway), clock="server", mode="shadow", journal=journal)
+    with running() as service:  # noqa: SIM117
+        with gateway(tmp_path, service.port, inference.port) as port:
+            for number, (path, headers) in enumerate(odd):
+                push(port, f"/v1/x?n={number}-{path}", headers)
+            time.sleep(0.5)
+    pattern = re.compile(r"n=(\d+)-")
+    reached = {int(found[1]) for _, path, _ in inference.seen if (found := pattern.search(path))}
+    decided = {int(found[1]) for path in read_log([journal])["path"].to_pylist() if (found := pattern.search(path))}
+    assert len(reached) > 10
+    assert reached <= decided, [odd[number] for number in reached - decided]
+
+
+def test_envoy_over_grpc_reads_the_body_and_hears_of_a_stream_that_its_client_left(
+    shared: Path, inference: Inference, tmp_path: Path
+) -> None:
+    gateway = next(one for one in ALL if one.name == "envoy-grpc")
+    if shutil.which(gateway.program, path=SEARCH) is None:
+        pytest.skip(f"{gateway.program} is not installed")
+    inference.pause_s = 0.3
+    journal = tmp_path / "journal"
+    running = Running(tmp_path, shared / "bundle", **settings(gateway), mode="shadow", clock="server", journal=journal)
+    body = {"model": "m-large", "max_tokens": 77, "messages": [{"role": "user", "content": "Count to ten"}]}
+    with running() as service, gateway(tmp_path, service.port, inference.port) as port:
+        assert ask(port, "127.1.0.9", "POST", "/v1/chat/completions", {}, json.dumps(body).encode())[0] == 200
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20, source_address=("127.1.0.9", 0))
+        connection.request("POST", "/v1/chat/completions", json.dumps({**body, "stream": True}), {})
+        reply = connection.getresponse()
+        assert reply.status == 200
+        assert b"data" in reply.read(40)
+        connection.sock.close()  # and away, in the middle of it
+        reply.close()
+        connection.close()
+        hear(gateway, tmp_path, service, 2)
+        assert service.metric('botsieve_completions_total{result="recorded"}') == 2
+        assert service.metric("botsieve_in_flight") == 0
+    whole, left = read_log([journal]).sort_by("time").to_pylist()
+    for event in (whole, left):
+        assert (event["model"], event["max_tokens"], event["prompt_length"]) == ("m-large", 77, 12)
+        assert (event["ip"], event["status"], event["verdict"]) == ("127.1.0.9", 200, "allow")
+        assert event["request_bytes"] == len(json.dumps(body)) + (16 if event is left else 0)
+    assert left["duration"] < 2.5  # the whole takes 3 s
+    assert 0 < left["response_bytes"] < 1500
+    assert left["output_tokens"] is None
