@@ -64,6 +64,7 @@ class Envoy:
         try:
             self.port = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except RuntimeError as error:
+            await server.stop(None)
             raise InputError(f"grpc_port {port} cannot be listened on; choose another") from error
         await server.start()
         self._server = server
@@ -114,7 +115,7 @@ class Envoy:
         if self._gate.settings.clock == "event":
             event.time = self._authorize.forwarded.time(headers)
         body = asked.raw_body or asked.body
-        if asked.size >= 0 and (asked.size or not body):
+        if 0 <= asked.size < 2**53 and (asked.size or not body):  # as its header says, which a client may write
             event.request_bytes = asked.size
         announced = text_of(headers, "content-length")
         if announced is not None and announced.isascii() and announced.isdigit() and len(announced) < 16:

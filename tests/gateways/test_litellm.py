@@ -153,6 +153,38 @@ def test_shadow_mode_changes_nothing(shared: Path, inference: Inference, tmp_pat
     assert all(passage.reached[kind] == len(statuses) for kind, statuses in passage.statuses.items())
 
 
+def test_no_client_can_make_its_call_escape(shared: Path, inference: Inference, tmp_path: Path) -> None:
+    """What botsieve cannot read is answered by the fail mode, which is open: no call may bring that about."""
+    user: dict[str, object] = {"role": "user"}
+    odd: list[dict[str, object]] = [
+        {"messages": [{**user, "content": "x" * 3_000_000}]},
+        {"messages": [{**user, "content": "\x01" * 300_000}]},
+        {"messages": [{**user, "content": "\ud800 alone"}]},
+        {"messages": [{**user, "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "\udfff"}]}]},
+        {"messages": [{**user, "content": ""}, 7, None]},
+        {"max_tokens": 10**30},
+        {"max_tokens": -5},
+        {"max_tokens": "many"},
+        {"max_tokens": 1e300},
+        {"max_completion_tokens": 2**53},
+        {"prompt": ["a", 7]},
+        {"user": "\ud800"},
+        {"metadata": {"requester_ip_address": "203.0.113.9"}},
+        {"litellm_metadata": {"requester_ip_address": 7}, "proxy_server_request": 7},
+        {"guardrails": []},
+        {"litellm_call_id": "the same"},
+    ]
+    running = Running(tmp_path, shared / "bundle", mode="shadow", clock="server")
+    with running() as service:  # noqa: SIM117
+        with litellm(tmp_path, service.port, inference.port) as port:
+            for changes in odd:
+                before = inference.asked
+                status, _, _ = chat(port, **changes)
+                reached = inference.asked - before
+                assert service.metric("botsieve_arrivals_total") >= inference.asked, (changes, status, reached)
+            assert inference.asked > 5
+
+
 @pytest.mark.parametrize(("fail_mode", "status"), [("open", 200), ("closed", 503)])
 def test_without_botsieve_the_fail_mode_holds(
     inference: Inference, tmp_path: Path, fail_mode: str, status: int
