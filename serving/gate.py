@@ -318,6 +318,8 @@ class Gate:
         if not described:
             return []
         prepared = gathered(described)
+        if len(events) == 1:
+            return [Pending(events[0], prepared, described[0][0])]
         return [
             Pending(event, prepared.take(slice(place, place + 1)), described[place][0])
             for place, event in enumerate(events)

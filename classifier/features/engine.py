@@ -127,7 +127,7 @@ class Engine:
         self.group = zeros_of((int(slots[1:].sum()), at.GROUP_WIDTH))
         self.group_tags = np.zeros(int(slots[1:].sum()), np.uint64)
         self._scratch = _scratch(1)
-        self._flight = Flight()
+        self._flight = Flight(pending_limit + 1)
         self._due: list[tuple[float, int]] = []
         self._pending_limit = pending_limit
         self.record = record
@@ -268,7 +268,7 @@ class Engine:
         `start` and `clock` (µs) and the number of `arrivals` are those of the engine that was copied.
         """
         self.start, self.clock, self.arrivals = start, clock, arrivals
-        self._flight = Flight()
+        self._flight = Flight(max(self._pending_limit, len(serials)) + 1)
         self._flight.add(events, serials)
         self._due = [(float(events.time[i]) + EXPIRY_US, int(serial)) for i, serial in enumerate(serials)]
         heapq.heapify(self._due)

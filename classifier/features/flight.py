@@ -14,9 +14,12 @@ _FIRST_ROWS = 1024
 class Flight:
     """Arrivals by their serial number. `hashes`, `values` and `serials` have one row for each, and rows that are free."""
 
-    def __init__(self) -> None:
+    def __init__(self, rows: int = _FIRST_ROWS) -> None:
+        """The first arrival makes room for `rows`, in memory that is taken up only as it is used; more are copied to twice as much."""
+        self._first_rows = rows
         self._row_of: dict[int, int] = {}
         self._free: list[int] = []
+        self._fresh = 0  # rows from here on were never used
         self.time = np.zeros(0, np.int64)
         self.hashes = np.zeros((0, at.HASHES), np.uint64)
         self.values = np.zeros((0, at.VALUES))
@@ -30,12 +33,24 @@ class Flight:
 
     def add(self, events: Events, serials: npt.NDArray[np.int64]) -> None:
         """Remember arrivals under their serial numbers, int64[n]."""
-        while len(self._free) < len(serials):
-            self._grow()
-        rows = [self._free.pop() for _ in range(len(serials))]
+        if len(serials) == 1:  # without index arrays, which take longer than all the rest
+            row, serial = self._take(), int(serials[0])
+            self.time[row], self.serials[row] = events.time[0], serial
+            self.hashes[row], self.values[row] = events.hashes[0], events.values[0]
+            self._row_of[serial] = row
+            return
+        rows = [self._take() for _ in range(len(serials))]
         self.time[rows], self.serials[rows] = events.time, serials
         self.hashes[rows], self.values[rows] = events.hashes, events.values
         self._row_of.update(zip(serials.tolist(), rows, strict=True))
+
+    def _take(self) -> int:
+        if self._free:
+            return self._free.pop()
+        if self._fresh == len(self.time):
+            self._grow()
+        self._fresh += 1
+        return self._fresh - 1
 
     def row(self, serial: int) -> int | None:
         """Return the row of an arrival, None if it is not in flight."""
@@ -58,10 +73,9 @@ class Flight:
 
     def _grow(self) -> None:
         old = len(self.time)
-        new = max(2 * old, _FIRST_ROWS)
+        new = max(2 * old, self._first_rows)  # a service makes room for all at once: copying would hold requests up
         for name in ("time", "hashes", "values", "serials"):
             before = getattr(self, name)
             after = np.zeros((new, *before.shape[1:]), before.dtype)
             after[:old] = before
             setattr(self, name, after)
-        self._free.extend(range(new - 1, old - 1, -1))

@@ -164,7 +164,15 @@ def table(ports: dict[str, int], single: Path, lists: Path, seconds: float, roun
         if size == 1:
             half = float(middle["botsieve"][0]) / 2
             runs = [
-                wrk(ports["botsieve"], path, bodies, seconds, core, connections=64, wait_ms=64 / half * 1e3)
+                wrk(
+                    ports["botsieve"],
+                    path,
+                    bodies,
+                    seconds,
+                    core,
+                    connections=CONNECTIONS,
+                    wait_ms=CONNECTIONS / half * 1e3,
+                )
                 for _ in range(rounds)
             ]
             rate, median, high, _ = np.median(runs, axis=0)
