@@ -15,7 +15,7 @@ class Flight:
     """Arrivals by their serial number. `hashes`, `values` and `serials` have one row for each, and rows that are free."""
 
     def __init__(self, rows: int = _FIRST_ROWS) -> None:
-        """The first arrival makes room for `rows`, in memory that is taken up only as it is used; more are copied to twice as much."""
+        """The first arrival makes room for `rows`, in memory that is taken up as it is used; more are copied to twice as much."""
         self._first_rows = rows
         self._row_of: dict[int, int] = {}
         self._free: list[int] = []
