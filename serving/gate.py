@@ -207,6 +207,7 @@ class Tallies:
     challenges: Counter[str] = field(default_factory=Counter)  # "solved", or why not
     tokens: Counter[str] = field(default_factory=Counter)  # asked for, by decision
     snapshots: Counter[str] = field(default_factory=Counter)  # "written" or "failed"
+    behind: int = 0  # arrivals while the machine's clock was more than 1 s behind the running one
     journal: Counter[str] = field(default_factory=Counter)  # rows "written", "failed" or "dropped"
 
 
@@ -290,7 +291,9 @@ class Gate:
 
     def _arrival_time(self, event: Event, clock: int) -> int:
         if not self._events_time:
-            return max(round(self._now() * MICROSECONDS), clock)
+            time = round(self._now() * MICROSECONDS)
+            self.tallies.behind += time < clock - MICROSECONDS
+            return max(time, clock)
         time = _microseconds(event.time)
         if clock >= 0 and time > clock + self._ahead:
             late = (time - clock) / MICROSECONDS

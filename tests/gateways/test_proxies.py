@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import socket
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,10 +19,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
+import httpx2
+import openai
 import pytest
 
 from classifier.cli.tailing import run as tail
 from classifier.logs import read_log
+from serving.auth import BotsieveAuth2
 from tests.gateways.shared import (
     GRPC_BELOW,
     TOKEN,
@@ -329,3 +334,52 @@ def test_envoy_over_grpc_reads_the_body_and_hears_of_a_stream_that_its_client_le
     assert left["duration"] < 2.5  # the whole takes 3 s
     assert 0 < left["response_bytes"] < 1500
     assert left["output_tokens"] is None
+
+
+def outcome(client: openai.OpenAI, asked: dict[str, Any]) -> str:
+    """Call the model; return what came of it."""
+    try:
+        client.chat.completions.create(**asked)
+    except openai.APIStatusError as error:
+        return type(error).__name__
+    return "served"
+
+
+def test_the_openai_client_solves_its_challenges_and_is_served(
+    gateway: Gateway, shared: Path, inference: Inference, tmp_path: Path
+) -> None:
+    work = {"challenge_work_least": 2000, "challenge_work_most": 8000}
+    running = Running(
+        tmp_path,
+        shared / "bundle",
+        **settings(gateway),
+        clock="server",
+        challenge_budget=0.99,
+        block_budget=0.0,
+        **work,
+    )
+    asked: dict[str, Any] = {"model": "m-large", "messages": [{"role": "user", "content": "How many?"}]}
+    solved = 'botsieve_challenges_total{result="solved"}'
+
+    async def streamed(url: str) -> str:
+        async with openai.AsyncOpenAI(
+            api_key="bob", base_url=url, max_retries=0, http_client=httpx2.AsyncClient(auth=BotsieveAuth2())
+        ) as client:
+            pieces = await client.chat.completions.create(**asked, stream=True)
+            return "".join([piece.choices[0].delta.content or "" async for piece in pieces])
+
+    with running() as service:  # noqa: SIM117
+        with gateway(tmp_path, service.port, inference.port) as port:
+            url = f"http://127.0.0.1:{port}/v1"
+            with openai.OpenAI(api_key="alice", base_url=url, max_retries=0) as bare:
+                refused = Counter(outcome(bare, asked) for _ in range(40))
+            assert refused["AuthenticationError"] > 0, refused
+            with openai.OpenAI(
+                api_key="alice", base_url=url, max_retries=0, http_client=httpx2.Client(auth=BotsieveAuth2())
+            ) as client:
+                for _ in range(12):
+                    answer = client.chat.completions.create(**asked)
+                    assert answer.choices[0].message.content == "fifty"
+            assert service.metric(solved) == 1, "one pass serves them all"
+            assert asyncio.run(streamed(url)) == "".join(f"{number} " for number in range(10))
+            assert service.metric('botsieve_passes_total{result="admitted"}') >= 12

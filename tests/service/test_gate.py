@@ -272,3 +272,25 @@ def test_ids_of_another_start_are_unknown(judge: Judge) -> None:  # noqa: F811
     post(client_of(two), "/v1/decide", event())
     assert post(client_of(two), "/v1/complete", {"id": identity}).status_code == 404
     assert client_of(two).get(f"/v1/decisions/{identity}").status_code == 404
+
+
+def test_a_clock_that_goes_back_moves_no_time_back_and_is_counted(judge: Judge) -> None:  # noqa: F811
+    now = Moment()
+    app = service(judge, now, mode="shadow")
+    client = client_of(app)
+    first = post(client, "/v1/decide", event()).json()
+    now.seconds += 10.0
+    second = post(client, "/v1/decide", event()).json()
+    before = app.gate.clock
+    now.seconds -= 3600.0
+    third = post(client, "/v1/decide", event()).json()
+    for answer in (first, second, third):
+        assert post(client, "/v1/complete", {"id": answer["id"], "status": 200}).status_code == 200
+    assert before <= app.gate.clock < before + 10  # µs: each transition still has its own place
+    assert app.gate.engine.in_flight == 0
+    assert app.gate.tallies.behind == 1
+    assert "botsieve_clock_behind_total 1.0" in client.get("/metrics").text
+    now.seconds += 3700.0
+    assert post(client, "/v1/decide", event()).status_code == 200
+    assert app.gate.clock == round(now.seconds * 1e6)
+    assert app.gate.tallies.behind == 1

@@ -1,0 +1,96 @@
+"""The client's helper: it works for its own service, and not for whoever sends it a 401.
+
+That it solves and is served is shown with the OpenAI client through real gateways, in tests/gateways.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import altcha
+import httpx
+import pytest
+
+from serving.auth import PASS, BotsieveAuth
+
+SITE = "https://gateway.example"
+
+
+class Site:
+    """A gateway that challenges whoever has no pass, as it is told to."""
+
+    def __init__(
+        self, cost: int = 10, url: str = "/v1/challenge/7-aa", verify: str = "/v1/challenge/verify", **other: Any
+    ) -> None:
+        made = altcha.create_challenge("PBKDF2/SHA-256", cost, hmac_secret="secret", key_prefix="00").to_dict()
+        made["parameters"] |= other
+        self.challenge, self.url = {**made, "verify": verify}, url
+        self.asked: list[tuple[str, str, bool]] = []
+        self.solved = 0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked.append((request.method, str(request.url), "authorization" in request.headers))
+        if request.url.path.endswith("verify"):
+            self.solved += 1
+            return httpx.Response(200, headers={PASS: "a pass"}, json={})
+        if "/v1/challenge/" in request.url.path:
+            return httpx.Response(200, json=self.challenge)
+        if request.headers.get(PASS) == "a pass":
+            return httpx.Response(200, json={"served": request.content.decode()})
+        return httpx.Response(401, headers={"www-authenticate": f'Botsieve challenge="{self.url}"'})
+
+
+def asked(site: Site, **options: Any) -> httpx.Response:
+    """Ask as a program does, with a key of its own."""
+    client = httpx.Client(auth=BotsieveAuth(**options), transport=httpx.MockTransport(site))
+    with client:
+        return client.post(f"{SITE}/v1/chat", content=b"body", headers={"authorization": "Bearer key"})
+
+
+def test_a_challenge_is_solved_and_the_request_repeated_whole_without_giving_the_key_away() -> None:
+    site = Site()
+    answer = asked(site)
+    assert answer.json() == {"served": "body"}
+    assert [path.removeprefix(SITE) for _, path, _ in site.asked] == [
+        "/v1/chat", "/v1/challenge/7-aa", "/v1/challenge/verify", "/v1/chat",
+    ]  # fmt: skip
+    assert [key for _, _, key in site.asked] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("changes", [
+    {"cost": 10_000_000}, {"url": "https://evil.example/v1/challenge/1"}, {"url": "//evil.example/x"}, {"url": "file:///etc/passwd"},
+    {"verify": "https://evil.example/verify"}, {"keyPrefix": "0000000000"}, {"keyPrefix": ""}, {"algorithm": "SHA-256"},
+    {"keyLength": 10**9}, {"nonce": "no hex"}, {"cost": -1},
+])  # fmt: skip
+def test_what_is_too_hard_foreign_or_strange_is_handed_to_the_program(changes: dict[str, Any]) -> None:
+    site = Site(**{name: value for name, value in changes.items() if name != "cost"})
+    site.challenge["parameters"]["cost"] = changes.get("cost", site.challenge["parameters"]["cost"])
+    answer = asked(site, seconds=5.0)
+    assert answer.status_code == 401
+    assert site.solved == 0
+    assert all(url.startswith(SITE) for _, url, _ in site.asked)
+
+
+def test_a_401_that_is_not_ours_is_left_alone() -> None:
+    calls = []
+
+    def other(request: httpx.Request) -> httpx.Response:
+        calls.append(request)
+        return httpx.Response(401, headers={"www-authenticate": 'Bearer realm="x"'})
+
+    with httpx.Client(auth=BotsieveAuth(), transport=httpx.MockTransport(other)) as client:
+        assert client.get(SITE).status_code == 401
+    assert len(calls) == 1
+
+
+def test_a_site_that_challenges_forever_is_given_up() -> None:
+    site = Site()
+    served = site.__call__
+
+    def stubborn(request: httpx.Request) -> httpx.Response:
+        request.headers.pop(PASS, None)
+        return served(request)
+
+    with httpx.Client(auth=BotsieveAuth(), transport=httpx.MockTransport(stubborn)) as client:
+        assert client.get(f"{SITE}/v1/chat").status_code == 401
+    assert site.solved <= 2
