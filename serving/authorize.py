@@ -68,8 +68,7 @@ class Forwarded:
         if uri is not None:
             event.path = _path_of(uri)
         length = text_of(headers, names.length) if names.length else None
-        if length is not None and length.isascii() and length.isdigit() and len(length) < 16:
-            event.request_bytes = int(length)
+        event.request_bytes = size_of(length)
         return event
 
     def describe(self, event: LiveEvent, headers: HeaderList) -> None:
@@ -236,6 +235,11 @@ def _path_of(uri: str) -> str:
         return uri or "/"
     path = parts.path or "/"
     return f"{path}?{parts.query}" if parts.query else path
+
+
+def size_of(text: str | None) -> int | None:
+    """Return a number of bytes as a header states it, None for what is none or more than there can be."""
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) < 16 else None
 
 
 def _number(text: str | None) -> float | None:

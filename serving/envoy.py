@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 
 from classifier.errors import InputError
 from classifier.logs.litellm import max_tokens_of, prompt_of
-from serving.authorize import STATUS, TOKEN_HEADER, Authorize, carried_pass, text_of
+from serving.authorize import STATUS, TOKEN_HEADER, Authorize, carried_pass, size_of, text_of
 from serving.envoy_messages import CheckRequest, CheckResponse, LogMessage, LogResponse
 from serving.gate import Completion, Gate, Live, LiveEvent, Rejected
 from serving.hot import load_of
@@ -115,11 +115,9 @@ class Envoy:
         if self._gate.settings.clock == "event":
             event.time = self._authorize.forwarded.time(headers)
         body = asked.raw_body or asked.body
-        if 0 <= asked.size < 2**53 and (asked.size or not body):  # as its header says, which a client may write
-            event.request_bytes = asked.size
-        announced = text_of(headers, "content-length")
-        if announced is not None and announced.isascii() and announced.isdigit() and len(announced) < 16:
-            event.request_bytes = int(announced)
+        event.request_bytes = size_of(text_of(headers, "content-length"))
+        if event.request_bytes is None and 0 <= asked.size < 2**53:
+            event.request_bytes = asked.size  # what has come of it so far
         if body:
             _read_body(body, event)
         return event

@@ -87,7 +87,8 @@ class Journal:
         self._days, self._pseudonyms, self._most, self._longest = days, pseudonyms, rows_per_file, file_s
         self._schema = TRANSITIONS.with_metadata(metadata(run, first))
         self._rows: list[tuple[Any, ...]] = []
-        self._waiting = 0
+        self._handed = self._settled = 0  # rows given to the thread, and done with by it: each is counted by one side
+        tally.update(written=0, failed=0, dropped=0)
         self._thread = ThreadPoolExecutor(1, "journal")
         self._segment: _Segment | None = None
         self._number = 0
@@ -132,10 +133,10 @@ class Journal:
         rows, self._rows = self._rows, []
         if not rows:
             return
-        if self._waiting > WAITING_ROWS:
+        if self._handed - self._settled > WAITING_ROWS:
             self._tally["dropped"] += len(rows)
             return
-        self._waiting += len(rows)
+        self._handed += len(rows)
         self._thread.submit(self._write, rows)
 
     async def keep(self) -> None:
@@ -179,7 +180,7 @@ class Journal:
             with suppress(OSError):
                 self._rotate()
         finally:
-            self._waiting -= len(rows)
+            self._settled += len(rows)
 
     def _begin(self) -> _Segment:
         stamp = datetime.fromtimestamp(self._now(), UTC).strftime("%Y%m%dT%H%M%SZ")

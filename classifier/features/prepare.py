@@ -210,7 +210,7 @@ def _take_logs(values, times):  # type: ignore[no-untyped-def]
         values[i, at.V_PROMPT] = _log_of(values[i, at.V_PROMPT], 1.0, 1.0)
 
 
-def _recall(column: dict[str, pa.Array], end: Integers, hashes: npt.NDArray[np.uint64], values: Floats) -> None:
+def _recall(column: dict[str, pa.Array], end: Integers, hashes: npt.NDArray[np.uint64]) -> None:
     """Take over what a journal knows better than its texts (`JOURNAL_SCHEMA`), where a row is of one."""
 
     def known(name: str) -> tuple[npt.NDArray[np.bool_], npt.NDArray[Any]]:
@@ -225,9 +225,12 @@ def _recall(column: dict[str, pa.Array], end: Integers, hashes: npt.NDArray[np.u
     there, keys = known("client_key")
     account = column["account"].is_valid().to_numpy(zero_copy_only=False)
     hashes[there, at.H_CLIENT] = np.where(account, keys, hashes[:, at.H_ADDRESS])[there]
-    there, lengths = known("prompt_length")
-    for i in np.flatnonzero(there):
-        values[i, at.V_PROMPT] = _log_of_one(float(lengths[i]), 1.0, 1.0)
+
+
+def _prompt_lengths(column: dict[str, pa.Array]) -> pa.Array:
+    """Return the characters of each prompt: counted, or as a journal knows them."""
+    counted = pc.cast(pc.utf8_length(column["prompt"]), pa.int64())
+    return pc.coalesce(column["prompt_length"], counted) if "prompt_length" in column else counted
 
 
 def _or_nan(value: float | None) -> float:
@@ -279,12 +282,12 @@ class Preparer:
         _fill_values(
             time, duration, *methods, column["referer"].is_valid().to_numpy(zero_copy_only=False),
             *(_numbers(column[name]) for name in ("request_bytes", "max_tokens", "account_created")),
-            _numbers(pc.utf8_length(column["prompt"])),
+            _numbers(_prompt_lengths(column)),
             *(_numbers(column[name]) for name in ("status", "input_tokens", "output_tokens", "response_bytes")),
             refused.to_numpy(zero_copy_only=False), values,
         )  # fmt: skip
         if "end" in column:
-            _recall(column, end, hashes, values)
+            _recall(column, end, hashes)
         return Events(time, end, hashes, values, np.arange(first_row, first_row + n))
 
     def _hash(self, column: dict[str, pa.Array], hashes: npt.NDArray[np.uint64], values: Floats) -> None:

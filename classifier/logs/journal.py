@@ -86,10 +86,13 @@ class JournalReader:
         if not arrivals.num_rows:
             return
         later = self._later(whole, int(pc.max(arrivals.column("moment")).as_py()))
-        table, kept, reasons = screen(self._events(arrivals, later))
-        extras = self._extras(arrivals, later)
-        for name in JOURNAL_SCHEMA.names:
-            table = table.append_column(name, extras[name])
+        ends = later.filter(pc.equal(later.column("kind"), COMPLETION))
+        ends = ends.take(_places(arrivals, ends))  # one an arrival, null where it has none
+        table, kept, reasons = screen(self._events(arrivals, ends, later))
+        never = pa.array(arrivals.column("moment").to_numpy() + _NEVER)
+        table = table.append_column("end", pc.coalesce(ends.column("moment"), never))
+        for name in KEYS:
+            table = table.append_column(name, arrivals.column(name))
         rows = np.flatnonzero(kept)
         rejects = [Reject(1 + i, None, reason, None) for i, reason in sorted(reasons.items())]
         offset = np.full(len(rows), NO_OFFSET, np.int64)
@@ -116,21 +119,13 @@ class JournalReader:
                 break
         return pa.concat_tables([part.replace_schema_metadata(None) for part in parts]).combine_chunks()
 
-    def _events(self, arrivals: pa.Table, later: pa.Table) -> pa.Table:
+    def _events(self, arrivals: pa.Table, ends: pa.Table, later: pa.Table) -> pa.Table:
         columns: dict[str, Any] = {name: arrivals.column(name) for name in ARRIVAL_FIELDS}
         columns["time"] = arrivals.column("moment")
-        ends = later.filter(pc.equal(later.column("kind"), COMPLETION))
-        place = _places(arrivals, ends)
-        columns.update({name: ends.column(name).take(place) for name in COMPLETION_FIELDS})
+        columns.update({name: ends.column(name) for name in COMPLETION_FIELDS})
         malicious, family = self._labels(arrivals, later)
         columns |= {"prompt": pa.nulls(arrivals.num_rows, pa.string()), "malicious": malicious, "family": family}
         return pa.table({name: columns[name] for name in EVENT_SCHEMA.names}, schema=EVENT_SCHEMA)
-
-    def _extras(self, arrivals: pa.Table, later: pa.Table) -> dict[str, Any]:
-        ends = later.filter(pc.equal(later.column("kind"), COMPLETION))
-        moments = ends.column("moment").take(_places(arrivals, ends))
-        never = pa.array(arrivals.column("moment").to_numpy() + _NEVER)
-        return {"end": pc.coalesce(moments, never), **{name: arrivals.column(name) for name in KEYS}}
 
     def _labels(self, arrivals: pa.Table, later: pa.Table) -> tuple[pa.Array, pa.Array]:
         """Return the labels, and where each is from as its family; a person's counts before a solved challenge."""

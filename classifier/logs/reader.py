@@ -250,11 +250,13 @@ class _Run:
             self.reading.files.append(FileReading(source.path, self._format, self._stamp))
             return (self._refused(block, block.refused) for block in blocks(source) if block.refused)
         kind = self._format
-        if kind in ("auto", "parquet") and journal.is_journal(source.path):
-            self.reading.files.append(FileReading(source.path, "journal", "start"))
-            return self._tabled(source, journal.JournalReader(source.path, self._solved_legitimate).batches())
         if kind == "auto":
             kind = detect.format_of(source, self._columns, FORMATS)
+        if kind == "parquet" and journal.is_journal(source.path):
+            if self._columns:
+                raise LogError("--columns does not apply to a journal; leave it out")
+            self.reading.files.append(FileReading(source.path, "journal", "start"))
+            return self._tabled(source, journal.JournalReader(source.path, self._solved_legitimate).batches())
         stamp = self._stamp
         if stamp == "auto":
             stamp = "end" if kind == "combined" and detect.stamps_mark_end(detect.sample(source)) else "start"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,7 @@ def test_rows_that_wait_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(made, "_write", lambda rows: None)  # a disk that never answers
     for serial in range(5000):
         made.ended(serial, serial, None)
-    assert made._waiting == 1024
+    assert made._handed - made._settled == 1024
     assert tally["dropped"] == 9 * 512 - 1024
     made.close()
 
@@ -337,7 +338,7 @@ def test_quiet_times_are_written_too(tmp_path: Path) -> None:
         made.close()
 
     asyncio.run(run())
-    assert tally == {"written": 1}
+    assert tally == {"written": 1, "failed": 0, "dropped": 0}
 
 
 def test_what_people_found_out_is_a_label_for_training(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
@@ -418,6 +419,18 @@ def test_a_damaged_or_foreign_journal_is_one_line(judge: Judge, tmp_path: Path) 
         read_log([path])
     with pytest.raises(LogError, match="is a folder"):
         read_log([tmp_path])
+    pa.parquet.write_table(table, path)
+    with pytest.raises(LogError, match="--columns"):
+        read_log([path], columns={"ip": "peer"})
+
+
+def test_a_log_that_can_be_read_only_once_is_opened_once(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    lines = b"\n".join(map(msgspec.json.encode, mixed_events(30)))
+    with ThreadPoolExecutor(1) as writer:
+        writer.submit(pipe.write_bytes, lines)
+        assert read_log([pipe]).num_rows == 30
 
 
 def test_an_end_that_comes_first_is_found(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
