@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import socket
 import sys
 from typing import Any
 
-from classifier.errors import BotsieveError
+from classifier.errors import BotsieveError, InputError
 from serving.settings import CONFIG_VARIABLE, Settings, load_settings
 
 COLLECTOR = (2_000, 20, 1_000)
@@ -47,11 +48,21 @@ def serve(settings: Settings) -> int:
     if settings.state is not None:
         snapshots = Snapshots(settings.state, secret_from_environment())
         restored = snapshots.restore(model.sizes, settings.pending_limit)
+    if settings.grpc_port:
+        _check_free(settings.host, settings.grpc_port)  # said in one line here; within uvicorn it would be a traceback
     app = create_app(settings, model, challenger=challenger, restored=restored)
     config = uvicorn.Config(app, **uvicorn_options(settings))
     server = uvicorn.Server(config)
     server.run()
     return 0 if server.started else 1
+
+
+def _check_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise InputError(f"grpc_port {port} cannot be listened on ({error.strerror}); choose another") from error
 
 
 def uvicorn_options(settings: Settings) -> dict[str, Any]:

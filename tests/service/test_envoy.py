@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from classifier.errors import InputError
 from classifier.model.judge import Judge
+from serving.__main__ import _check_free
 from serving.app import Service
 from serving.envoy import AUTHORIZATION, FILTER, LOGS
 from serving.envoy_messages import CheckRequest, CheckResponse, LogMessage
@@ -237,9 +240,12 @@ def test_any_bytes_are_answered_or_refused(judge: Judge, contents: list[bytes]) 
     assert app.gate.engine.arrivals == sum(app.gate.tallies.decisions.values())
 
 
-def test_the_port_opens_with_the_service_and_a_taken_one_is_bad_input(judge: Judge) -> None:  # noqa: F811
-    from classifier.errors import InputError
+def test_a_taken_port_is_bad_input_before_the_service_starts() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match="grpc_port"):
+        _check_free("127.0.0.1", taken.getsockname()[1])
 
+
+def test_the_port_opens_with_the_service_and_a_taken_one_is_bad_input(judge: Judge) -> None:  # noqa: F811
     app = service(judge, grpc_port=0)
 
     async def run() -> None:
