@@ -111,6 +111,8 @@ def create_app(
     app.gate, app.access, app.metrics = gate, Access(settings), Metrics(gate)
     app.batcher = Batcher(gate, settings.deadline_s)
     app.closers = [app.batcher.close]
+    if gate.shadow is not None:
+        app.closers.append(gate.shadow.close)
     app.batcher.sizes = app.metrics.batches.observe
     app.hot = Hot(gate, app.batcher, app.access, app.metrics)
     app.authorize = Authorize(gate, app.batcher, app.access, app.metrics, key)

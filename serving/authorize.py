@@ -152,7 +152,7 @@ class Authorize:
                 pending = self._gate.prepare([event])
             except Rejected as error:
                 raise Problem(500, error.reason, str(error)) from error
-            (answer,) = await self._batcher.submit([self._gate.arrive(pending[0], live)])
+            (answer,) = await self._batcher.submit(pending, live)
         status, headers = STATUS[answer.enforced], _headers(answer)
         if status == STATUS["allow"]:
             return Reply(answer, status, headers, b"")

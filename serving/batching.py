@@ -1,9 +1,10 @@
 """Requests that arrive together share one call of the scorer.
 
-Profiles move as soon as a request has been read; scoring is put off to the end of the event loop's turn, so it takes all
-that came in during it and waits for nothing else. As long as the scorer keeps its deadline it runs right here, which costs no
-switch between threads. Once it has been late, it runs in a thread of its own for a while, so that the fail mode can answer
-in time and the loop goes on; it comes back when it has kept the deadline for a minute.
+A request is checked as soon as it has been read; its arrival and its scoring are put off to the end of the event loop's
+turn, so they take all that came in during it, in its order, and wait for nothing else. As long as the scorer keeps its
+deadline it runs right here, which costs no switch between threads. Once it has been late, it runs in a thread of its own for
+a while, so that the fail mode can answer in time and the loop goes on; it comes back when it has kept the deadline for a
+minute.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from serving.gate import Answer, Arrival, Gate, Judged
+from serving.gate import Answer, Arrival, Gate, Judged, Live, Pending
 
 log = logging.getLogger("botsieve.serving")
 
 TRUST_AFTER_S = 60.0
-_Waiting = tuple[Sequence[Arrival], "asyncio.Future[list[Answer]]"]
+_Waiting = tuple[Sequence[Pending], Live, "asyncio.Future[list[Answer]]"]
 
 
 class Batcher:
-    """Collects arrivals and answers them together."""
+    """Collects requests, lets them arrive together and answers them together."""
 
     def __init__(
         self,
@@ -45,14 +46,14 @@ class Batcher:
         self.in_flight = 0
         self.sizes: Callable[[int], None] = lambda rows: None
 
-    def submit(self, arrivals: Sequence[Arrival]) -> asyncio.Future[list[Answer]]:
-        """Return a future of the answers to arrivals, which are scored in the loop's next turn."""
+    def submit(self, pending: Sequence[Pending], live: Live | None = None) -> asyncio.Future[list[Answer]]:
+        """Return a future of the answers to checked requests, which arrive and are scored in the loop's next turn."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[list[Answer]] = loop.create_future()
         if not self._waiting:
             loop.call_soon(self._flush)
-        self._waiting.append((arrivals, future))
-        self.in_flight += len(arrivals)
+        self._waiting.append((pending, live or Live(), future))
+        self.in_flight += len(pending)
         return future
 
     def close(self) -> None:
@@ -65,33 +66,41 @@ class Batcher:
         while waiting:
             taken = _most_of(waiting, self._most)
             part, waiting = waiting[:taken], waiting[taken:]
+            try:
+                arrivals = self._gate.arrive_all(
+                    [one for group, _, _ in part for one in group], [live for group, live, _ in part for _ in group]
+                )
+            except Exception as error:  # nothing of ours should raise here; whoever waits must hear of it
+                for group, _, future in part:
+                    self.in_flight -= len(group)
+                    if not future.done():
+                        future.set_exception(error)
+                continue
             if self._clock() < self._suspect_until:
-                task = asyncio.get_running_loop().create_task(self._aside(part))
+                task = asyncio.get_running_loop().create_task(self._aside(part, arrivals))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:
-                self._here(part)
+                self._here(part, arrivals)
 
-    def _here(self, part: list[_Waiting]) -> None:
-        arrivals = [arrival for group, _ in part for arrival in group]
+    def _here(self, part: list[_Waiting], arrivals: list[Arrival]) -> None:
         self.sizes(len(arrivals))
         began = self._clock()
         try:
             judged = self._judge(arrivals)
         except Exception as error:  # whatever a scorer raises, the fail mode answers
-            self._fail(part, "error", error)
+            self._fail(part, arrivals, "error", error)
             return
         if self._clock() - began > self._deadline:
             self._suspect_until = self._clock() + TRUST_AFTER_S
-            self._fail(part, "late")
+            self._fail(part, arrivals, "late")
             return
         self._answer(part, arrivals, judged)
 
-    async def _aside(self, part: list[_Waiting]) -> None:
-        arrivals = [arrival for group, _ in part for arrival in group]
+    async def _aside(self, part: list[_Waiting], arrivals: list[Arrival]) -> None:
         self.sizes(len(arrivals))
         if self._busy is not None and not self._busy.done():
-            self._late(part)
+            self._late(part, arrivals)
             return
         self._thread = self._thread or ThreadPoolExecutor(1, "scorer")
         self._busy = asyncio.get_running_loop().run_in_executor(self._thread, self._judge, arrivals)
@@ -99,31 +108,31 @@ class Batcher:
             judged = await asyncio.wait_for(asyncio.shield(self._busy), self._deadline)
         except TimeoutError:
             self._busy.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._late(part)
+            self._late(part, arrivals)
         except Exception as error:
-            self._fail(part, "error", error)
+            self._fail(part, arrivals, "error", error)
         else:
             self._answer(part, arrivals, judged)
 
-    def _late(self, part: list[_Waiting]) -> None:
+    def _late(self, part: list[_Waiting], arrivals: list[Arrival]) -> None:
         self._suspect_until = self._clock() + TRUST_AFTER_S
-        self._fail(part, "late")
+        self._fail(part, arrivals, "late")
 
     def _answer(self, part: list[_Waiting], arrivals: list[Arrival], judged: Judged) -> None:
         try:
             answers = self._gate.answer(arrivals, judged)
         except Exception as error:
-            self._fail(part, "error", error)
+            self._fail(part, arrivals, "error", error)
             return
         self._deliver(part, answers)
 
-    def _fail(self, part: list[_Waiting], cause: str, error: Exception | None = None) -> None:
+    def _fail(self, part: list[_Waiting], arrivals: list[Arrival], cause: str, error: Exception | None = None) -> None:
         log.error("scoring failed", extra={"cause": cause, "error": type(error).__name__ if error else None})
-        self._deliver(part, self._gate.fail([arrival for group, _ in part for arrival in group], cause))
+        self._deliver(part, self._gate.fail(arrivals, cause))
 
     def _deliver(self, part: list[_Waiting], answers: list[Answer]) -> None:
         begin = 0
-        for group, future in part:
+        for group, _, future in part:
             self.in_flight -= len(group)
             if not future.done():  # cancelled: nobody waits for it any more
                 future.set_result(answers[begin : begin + len(group)])
@@ -133,7 +142,7 @@ class Batcher:
 def _most_of(waiting: list[_Waiting], most: int) -> int:
     """Return how many groups, at least one, have at most `most` rows together."""
     rows = 0
-    for place, (group, _) in enumerate(waiting):
+    for place, (group, _, _) in enumerate(waiting):
         rows += len(group)
         if rows > most:
             return max(place, 1)

@@ -2,10 +2,10 @@
 
 A request is decided in two steps, so that requests that arrive together share one call of the scorer:
 
-    pending = gate.prepare([event])          # checks only; Rejected leaves no trace
-    arrivals = [gate.arrive(p) for p in pending]     # moves the profiles, in this order
-    judged = gate.judge(arrivals)                    # one call of the scorer; may raise
-    answers = gate.answer(arrivals, judged)          # policy, reasons, mode; `fail` answers instead when judging failed
+    pending = gate.prepare([event])            # checks only; Rejected leaves no trace
+    arrivals = gate.arrive_all(pending)        # moves the profiles, in this order
+    judged = gate.judge(arrivals)              # one call of the scorer; may raise
+    answers = gate.answer(arrivals, judged)    # policy, reasons, mode; `fail` answers instead when judging failed
 
 Time is int64 µs on one running clock that never goes back: an arrival's is at least that of the transition before it, a
 completion's lies after every arrival that was processed before it (but for one of no length, which may follow
@@ -30,11 +30,12 @@ from classifier.errors import InputError
 from classifier.events import MICROSECONDS, Event, check, microseconds
 from classifier.features import layout as at
 from classifier.features.engine import Engine
-from classifier.features.prepare import Events, Preparer, gathered
+from classifier.features.prepare import Described, Preparer, gathered
 from classifier.logs.address import client_address
 from classifier.model.judge import Judge
 from classifier.policy import ALLOW_LIST, DENY_LIST, Decision, Thresholds, Verdict, decide
 from serving.settings import FailMode, Rules, Settings
+from serving.shadow import Shadow
 from serving.snapshot import Clock
 
 Result = Literal["recorded", "refused", "duplicate", "expired", "unknown"]
@@ -89,8 +90,7 @@ class Pending:
     """A checked event that has not arrived yet."""
 
     event: Event
-    prepared: Events
-    time: int
+    described: Described
 
 
 @dataclass(slots=True)
@@ -113,7 +113,7 @@ class Arrival:
     client: str
     row: npt.NDArray[np.float32]
     event: Event
-    prepared: Events
+    hashes: npt.NDArray[np.uint64]
     live: Live
     prompt_length: int | None = None
 
@@ -202,7 +202,6 @@ class Tallies:
     rejected: Counter[str] = field(default_factory=Counter)
     completions: Counter[str] = field(default_factory=Counter)
     failed: Counter[tuple[str, str]] = field(default_factory=Counter)  # cause, fail mode
-    challenger: Counter[tuple[str, str]] = field(default_factory=Counter)  # champion's decision, challenger's
     passes: Counter[str] = field(default_factory=Counter)  # "admitted", or why not
     challenges: Counter[str] = field(default_factory=Counter)  # "solved", or why not
     tokens: Counter[str] = field(default_factory=Counter)  # asked for, by decision
@@ -235,7 +234,7 @@ class Gate:
         else:
             self.engine = restored[0]
             self.engine.record = self._record
-        self.challenger = challenger
+        self.shadow = None if challenger is None else Shadow(challenger)
         self.model, self.thresholds = model, _thresholds(model, settings)
         self.mode_override: str | None = None
         self.run, self.first = secrets.token_hex(4), self.engine.arrivals
@@ -318,51 +317,41 @@ class Gate:
                 reason = error.reason if isinstance(error, Rejected) else "invalid"
                 where = f"event {place}: " if len(events) > 1 else ""
                 raise Rejected(reason, where + _printable(error)) from error
-        if not described:
-            return []
-        prepared = gathered(described)
-        if len(events) == 1:
-            return [Pending(events[0], prepared, described[0][0])]
-        return [
-            Pending(event, prepared.take(slice(place, place + 1)), described[place][0])
-            for place, event in enumerate(events)
-        ]
+        return [Pending(event, one) for event, one in zip(events, described, strict=True)]
 
-    def arrive_all(self, pending: Sequence[Pending], live: Live | None = None) -> list[Arrival]:
-        """Record arrivals that come together."""
-        if len(pending) < 2:
-            return [self.arrive(one, live) for one in pending]
-        together, live = Events.join([one.prepared for one in pending]), live or Live()
-        together.time[:] = together.end[:] = np.maximum(together.time, self._clock)
-        first, rows = self.engine.arrive_all(together)
-        clients, times = together.hashes[:, at.H_CLIENT].tolist(), together.time.tolist()
-        self._clock = max(times)
-        self._last_arrival = (times[-1], first + len(times) - 1)
+    def arrive_all(self, pending: Sequence[Pending], lives: Sequence[Live] | None = None) -> list[Arrival]:
+        """Record arrivals that come together, in this order; `lives` has what is known of each beside its event."""
+        if not pending:
+            return []
+        described, clock = [], self._clock
+        for one in pending:  # the clock may have gone on since they were prepared
+            time, hashes, values = one.described
+            clock = max(time, clock)
+            described.append((clock, hashes, values))
+        events = gathered(described)
+        if len(pending) == 1:
+            first, row = self.engine.arrive(events)
+            rows = row[None]
+        else:
+            first, rows = self.engine.arrive_all(events)
+        self._clock, self._last_arrival = clock, (clock, first + len(pending) - 1)
+        lives = lives or [Live()] * len(pending)
         arrivals = []
-        for place, one in enumerate(pending):
+        for place, (one, live) in enumerate(zip(pending, lives, strict=True)):
+            time, hashes, _ = described[place]
             serial, length = first + place, _forget_prompt(one.event)
-            self._open[serial] = times[place]
+            self._open[serial] = time
             arrivals.append(
                 Arrival(
-                    serial, f"{serial:x}-{self.run}", times[place], f"{clients[place]:016x}", rows[place], one.event,
-                    together.take(slice(place, place + 1)), live, length,
+                    serial, f"{serial:x}-{self.run}", time, f"{hashes[at.H_CLIENT]:016x}", rows[place], one.event,
+                    events.hashes[place], live, length,
                 )
             )  # fmt: skip
         return arrivals
 
     def arrive(self, pending: Pending, live: Live | None = None) -> Arrival:
         """Record an arrival."""
-        time = max(pending.time, self._clock)
-        pending.prepared.time[0] = pending.prepared.end[0] = time
-        length = _forget_prompt(pending.event)
-        serial, row = self.engine.arrive(pending.prepared)
-        self._clock = time
-        self._last_arrival = (time, serial)
-        self._open[serial] = time
-        client = f"{int(pending.prepared.hashes[0, at.H_CLIENT]):016x}"
-        return Arrival(
-            serial, f"{serial:x}-{self.run}", time, client, row, pending.event, pending.prepared, live or Live(), length
-        )
+        return self.arrive_all([pending], None if live is None else [live])[0]
 
     def judge(self, arrivals: Sequence[Arrival]) -> Judged:
         """Score and explain arrivals in one call. Changes nothing, so it may run in another thread."""
@@ -389,7 +378,8 @@ class Gate:
                 arrival.event.path,
             )  # fmt: skip
             answers.append(self._conclude(arrival, kept, warming))
-        self._challenge_champion(arrivals, [d.decision for d, _ in decided])
+        if self.shadow is not None:
+            self.shadow.compare(_rows(arrivals), [d.decision for d, _ in decided])
         return answers
 
     def fail(self, arrivals: Sequence[Arrival], cause: str) -> list[Answer]:
@@ -452,21 +442,6 @@ class Gate:
         refusal = self.hooks.admit(arrival.live.token, arrival.client)
         self.tallies.passes[refusal or "admitted"] += 1
         return refusal is None
-
-    def _challenge_champion(self, arrivals: Sequence[Arrival], decisions: Sequence[str]) -> None:
-        """Score the same rows with the challenger and count where it would have decided otherwise."""
-        if self.challenger is None:
-            return
-        try:
-            raw, probability = self.challenger.score(_rows(arrivals))
-            thresholds = self.challenger.thresholds
-            others = [
-                decide(r, p, thresholds).decision for r, p in zip(raw.tolist(), probability.tolist(), strict=True)
-            ]
-        except Exception:  # whatever the challenger does, the champion has answered
-            self.tallies.challenger["failed", "failed"] += len(arrivals)
-            return
-        self.tallies.challenger.update(zip(decisions, others, strict=True))
 
     # --- completions -----------------------------------------------------------------------------------------------------
 

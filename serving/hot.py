@@ -62,8 +62,7 @@ class Hot:
         body = await self._access.body(headers, receive, self._gate.settings.max_body_bytes)
         with self._metrics.latency("decide"):
             pending = self._prepare([decode(self._event, body)])
-            arrival = self._gate.arrive(pending[0], live_of(headers))
-            answers = await self._batcher.submit([arrival])
+            answers = await self._batcher.submit(pending, live_of(headers))
             content = self._encode(answers[0])
         await respond(send, 200, content, _JSON)
 
@@ -73,8 +72,8 @@ class Hot:
         with self._metrics.latency("batch"):
             events = decode(self._events, body)
             self._check_length(events)
-            arrivals = self._gate.arrive_all(self._prepare(events), live_of(headers))
-            content = self._encode(await self._batcher.submit(arrivals) if arrivals else [])
+            pending, live = self._prepare(events), live_of(headers)
+            content = self._encode(await self._batcher.submit(pending, live) if pending else [])
         await respond(send, 200, content, _JSON)
 
     async def complete(self, headers: HeaderList, receive: Receive, send: Send) -> None:

@@ -99,7 +99,7 @@ class Journal:
 
     def arrived(self, arrival: Arrival, decided: Decided) -> None:
         """Take an arrival that has been answered."""
-        event, hashes = arrival.event, arrival.prepared.hashes[0].tolist()
+        event, hashes = arrival.event, arrival.hashes.tolist()
         fields = [getattr(event, name) for name in ARRIVAL_FIELDS]
         if self._pseudonyms:
             fields[_IP] = str(IPv6Address(_PSEUDONYMS + hashes[at.H_ADDRESS]))

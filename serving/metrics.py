@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import accumulate
@@ -86,8 +87,9 @@ class Metrics(Collector):
         yield _counter("snapshots", "Snapshots of the state", ("result",), _one(tallies.snapshots))
         yield _counter("journal_rows", "Rows of the journal", ("result",), _one(tallies.journal))
         yield _counter("fail_mode_answers", "Answers of the fail mode", ("cause", "mode"), tallies.failed)
-        yield _counter("challenger", "Decisions of both models", ("champion", "challenger"), tallies.challenger)
-        apart = sum(count for (one, other), count in tallies.challenger.items() if one != other)
+        compared = Counter() if gate.shadow is None else gate.shadow.counts()
+        yield _counter("challenger", "Decisions of both models", ("champion", "challenger"), compared)
+        apart = sum(count for (one, other), count in compared.items() if one != other)
         yield _counter("challenger_disagreements", "Requests the challenger decided otherwise", (), {(): apart})
         yield _counter("arrivals", "Arrivals processed", (), {(): gate.engine.arrivals})
         yield _counter("clock_behind", "Arrivals while the machine's clock had gone back", (), {(): tallies.behind})

@@ -83,7 +83,7 @@ def router(gate: Gate, metrics: Metrics, access: Access, audit: Lines) -> APIRou
         return {
             "champion": _described(gate.model),
             "thresholds": gate.thresholds.as_json(),
-            "challenger": None if gate.challenger is None else _described(gate.challenger),
+            "challenger": None if gate.shadow is None else _described(gate.shadow.judge),
             "previous": _described(before[-1]) if before else None,
         }
 

@@ -12,7 +12,6 @@ from classifier.features.engine import Tables
 from classifier.features.spec import COLUMN, FEATURES, spec_hash
 from classifier.model.attribution import Explainer
 from classifier.model.bundle import Bundle, load_bundle
-from classifier.model.forest import Forest
 from classifier.model.scorer import Device, Scorer
 
 EXPLAINED_SHARE = 0.01
@@ -33,6 +32,7 @@ class Judge:
         self.thresholds = manifest.policy_thresholds()
         self.sizes = Tables.from_slots(manifest.tables)
         self._scorer = Scorer(bundle, device=device, threads=threads)
+        self._all = self.columns == list(range(len(FEATURES)))
         # Whatever is acted on has reasons, even where the budget is wider than that share.
         unusual = manifest.policy_curve().threshold(EXPLAINED_SHARE)
         self._explain_from = np.float32(min(unusual, self.thresholds.challenge, self.thresholds.block))
@@ -56,7 +56,7 @@ class Judge:
 
     def score(self, rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return (raw float32[n], probability float32[n]) of full feature rows, float32[n, features]."""
-        return self._scorer.score(np.ascontiguousarray(rows[:, self.columns]))
+        return self._scorer.score(rows if self._all else np.ascontiguousarray(rows[:, self.columns]))
 
     def reasons(self, rows: npt.NDArray[np.float32], raw: npt.NDArray[np.float32]) -> list[str | None]:
         """Return the reasons of each row, most telling first; None for rows that lie among the legitimate ones."""
@@ -65,11 +65,8 @@ class Judge:
         if not len(high):
             return out
         if self._explainer is None:
-            import onnx
-
-            forest = Forest.from_onnx(onnx.load_from_string(self.bundle.model))
             names = [FEATURES[column].reason for column in self.columns]
-            self._explainer = Explainer(forest, names, self.bundle.manifest.clip_limit())
+            self._explainer = Explainer(self._scorer.forest, names, self.bundle.manifest.clip_limit())
         for place, found in zip(high, self._explainer.reasons(rows[high][:, self.columns], REASONS), strict=True):
             out[place] = " ".join(found) or None
         return out

@@ -15,8 +15,11 @@ import numpy.typing as npt
 
 from classifier.errors import BundleError, InputError
 from classifier.model.bundle import MODEL_FILE, Bundle, load_bundle
+from classifier.model.compiled import CompiledEngine, read_graph
+from classifier.model.forest import Forest
 
 Device = Literal["auto", "cpu", "cuda"]
+Kind = Literal["compiled", "onnxruntime"]
 FloatRows = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
 
@@ -69,10 +72,13 @@ class Scorer:
     """Scores rows with the model of a bundle (a folder, or one already loaded) or of a single `.onnx` file.
 
     `device` is auto (the fastest engine that gives the same raw scores), cpu or cuda; `threads` those of one call.
+    On the CPU the forest of the graph runs compiled; `engine` onnxruntime runs the graph itself instead.
     Raises BundleError for a model that cannot be loaded, InputError for a device that cannot run it.
     """
 
-    def __init__(self, source: Bundle | Path | str, device: Device = "cpu", threads: int = 1) -> None:
+    def __init__(
+        self, source: Bundle | Path | str, device: Device = "cpu", threads: int = 1, engine: Kind = "compiled"
+    ) -> None:
         bundle, model = _open(source)
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"unknown device {device!r}; use auto, cpu or cuda")
@@ -80,7 +86,13 @@ class Scorer:
             raise InputError(_why_no_cuda(bundle))
         if threads < 1:
             raise InputError(f"threads is {threads}; give 1 or more")
-        self._engine: Engine = OnnxCpuEngine(model, threads)
+        forest, calibration, clip = read_graph(model)
+        self.forest: Forest = forest
+        self._engine: Engine = (
+            OnnxCpuEngine(model, threads)
+            if engine == "onnxruntime"
+            else CompiledEngine(forest, calibration, clip, threads)
+        )
         if bundle is not None and self.n_features != len(bundle.manifest.features):
             raise BundleError(
                 f"{MODEL_FILE} takes {self.n_features} features but the manifest of {bundle.path} names"

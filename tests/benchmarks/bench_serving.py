@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.benchmarks import stages
 from tests.benchmarks.plain import Asked
 
 CONNECTIONS = 32
@@ -135,13 +136,20 @@ def main() -> None:
         plain = ["-m", "tests.benchmarks.plain", str(bundle), str(ports["plain FastAPI"])]
         ours = ["-m", "serving", "--bundle", str(bundle), "--port", str(ports["botsieve"]), "--device", "cpu"]
         with serving(plain, ports["plain FastAPI"], server_core), serving(ours, ports["botsieve"], server_core):
-            table(ports, single, lists, arguments.seconds, arguments.rounds, client_core)
+            rate, rows = table(ports, single, lists, arguments.seconds, arguments.rounds, client_core)
+        stages.table(bundle, event, rate, rows)
 
 
-def table(ports: dict[str, int], single: Path, lists: Path, seconds: float, rounds: int, core: int) -> None:
-    """Measure both servers in turn, the other one idle, and print medians."""
+def table(
+    ports: dict[str, int], single: Path, lists: Path, seconds: float, rounds: int, core: int
+) -> tuple[float, float]:
+    """Measure both servers in turn, the other one idle, and print medians.
+
+    Return the requests/s of single decisions and the rows that then shared a call of the scorer.
+    """
     print(f"one core for the server, one for wrk; {CONNECTIONS} connections, {rounds} rounds of {seconds:g} s, medians")
     print(f"{'':34} {'':>14} {'requests/s':>10} {'events/s':>10} {'p50 ms':>8} {'p99 ms':>8} {'of plain':>8}")
+    alone = (0.0, 0.0)
     for what, path, bodies, size in (
         ("single", "/v1/decide", single, 1),
         (f"batch of {BATCH}", "/v1/decide/batch", lists, BATCH),
@@ -162,6 +170,7 @@ def table(ports: dict[str, int], single: Path, lists: Path, seconds: float, roun
                 flush=True,
             )
         if size == 1:
+            alone = float(middle["botsieve"][0]), scored_together(ports["botsieve"])
             half = float(middle["botsieve"][0]) / 2
             runs = [
                 wrk(
@@ -178,14 +187,18 @@ def table(ports: dict[str, int], single: Path, lists: Path, seconds: float, roun
             rate, median, high, _ = np.median(runs, axis=0)
             share = f"single, at {rate / (2 * half):.0%} of the most"
             print(f"{share:34} {'botsieve':>14} {rate:10,.0f} {rate:10,.0f} {median:8.2f} {high:8.2f}", flush=True)
-    text = urllib.request.urlopen(f"http://127.0.0.1:{ports['botsieve']}/metrics").read().decode()
+    return alone
+
+
+def scored_together(port: int) -> float:
+    """Return how many rows a call of the scorer had so far, in the mean."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     rows = {
         line.split()[0]: float(line.split()[1])
         for line in text.splitlines()
         if line.startswith("botsieve_scored_rows_")
     }
-    mean = rows["botsieve_scored_rows_sum"] / rows["botsieve_scored_rows_count"]
-    print(f"rows in a call of the scorer, mean: {mean:.1f}")
+    return rows["botsieve_scored_rows_sum"] / rows["botsieve_scored_rows_count"]
 
 
 if __name__ == "__main__":

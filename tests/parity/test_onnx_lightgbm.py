@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,7 @@ from classifier.model.export import export_model, to_onnx
 from classifier.model.forest import Forest
 from classifier.model.proof import leaf_graph, verify
 from classifier.model.rounding import round_clip
-from classifier.model.scorer import Scorer, cpu_session
+from classifier.model.scorer import Kind, Scorer, cpu_session
 from tests.forests import CASES, KINDS, OWN_COLUMNS, WIDTH, model, train
 
 CALIBRATION = (1.3, -2.5)
@@ -71,17 +73,21 @@ def test_raw_scores_are_lightgbms_bit_for_bit_in_any_batch_on_any_threads(kind: 
     expected = exact.astype(np.float32)
     np.testing.assert_array_equal(expected.astype(np.float64), exact)
     (tmp_path / "model.onnx").write_bytes(built.SerializeToString())
-    for threads in (1, 2):
-        scorer = Scorer(tmp_path / "model.onnx", threads=threads)
+    wholes: dict[Kind, bytes] = {}
+    for engine, threads in product(get_args(Kind), (1, 2)):
+        scorer = Scorer(tmp_path / "model.onnx", threads=threads, engine=engine)
         for batch in BATCHES:
             # Small batches over the first rows only: a call for each of 10,000 rows would say no more.
             upto = min(len(rows), 300 * batch)
             scored = [scorer.score(rows[start : start + batch]) for start in range(0, upto, batch)]
             raw = np.concatenate([raw for raw, _ in scored])
-            assert raw.tobytes() == expected[:upto].tobytes(), (threads, batch)
+            assert raw.tobytes() == expected[:upto].tobytes(), (engine, threads, batch)
             probability = np.concatenate([probability for _, probability in scored])
             log_odds = CALIBRATION[0] * exact[:upto] + CALIBRATION[1]
             np.testing.assert_allclose(probability, 1 / (1 + np.exp(-log_odds)), rtol=0, atol=1e-6)
+            if engine == "compiled":  # the very same probability, too, however the rows are cut
+                whole = wholes.setdefault(engine, scorer.score(rows)[1].tobytes())
+                assert probability.tobytes() == whole[: probability.nbytes], (threads, batch)
 
 
 @pytest.mark.parametrize(("kind", "seed"), CASES)

@@ -117,8 +117,8 @@ def test_requests_that_arrive_together_share_a_call(judge: Judge) -> None:  # no
 
     async def together() -> list[Any]:
         async def one(number: int) -> Any:
-            arrivals = [app.gate.arrive(p) for p in app.gate.prepare([LiveEvent("1.1.1.1", "GET", f"/{number}")])]
-            return (await app.batcher.submit(arrivals))[0].id
+            pending = app.gate.prepare([LiveEvent("1.1.1.1", "GET", f"/{number}")])
+            return (await app.batcher.submit(pending))[0].id
 
         return await asyncio.gather(*(one(number) for number in range(20)))
 
@@ -141,8 +141,7 @@ def test_after_a_late_call_the_scorer_runs_aside_until_it_is_trusted_again(judge
     batcher = Batcher(app.gate, 0.5, clock=lambda: now[0], judge=slowly)
 
     async def ask() -> Any:
-        arrivals = [app.gate.arrive(p) for p in app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")])]
-        return (await batcher.submit(arrivals))[0]
+        return (await batcher.submit(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")])))[0]
 
     async def story() -> list[Any]:
         told = [(await ask()).failed]
@@ -206,8 +205,10 @@ def test_a_challenge_is_solved_once_and_its_pass_lifts_challenges_only(judge: Ju
 def seen(app: Service, peer: str, **headers: str) -> Any:
     """Return what the gate made of a call of authorize by a peer."""
     events: list[LiveEvent] = []
-    arrive = app.gate.arrive
-    app.gate.arrive = lambda pending, live=None: (events.append(pending.event), arrive(pending, live))[1]  # type: ignore[method-assign]  # noqa: F811
+    arrive = app.gate.arrive_all
+    app.gate.arrive_all = lambda pending, lives=None: (events.extend(p.event for p in pending), arrive(pending, lives))[
+        1
+    ]  # type: ignore[method-assign]
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     answer = client_of(app, client=(peer, 1)).get("/v1/authorize/own?q", headers=named)
     return events[0] if events else answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import msgspec
@@ -13,7 +14,9 @@ from classifier.errors import BundleError
 from classifier.events import FIELDS
 from classifier.model.bundle import Bundle
 from classifier.model.judge import Judge
-from serving.app import Service
+from serving.app import Service, create_app
+from serving.settings import Settings
+from serving.shadow import FAILED, SKIPPED, Shadow
 from tests.service.served import (  # noqa: F401
     SECRET,
     START,
@@ -236,18 +239,42 @@ def test_another_bundle_takes_over_and_goes_back(judge: Judge, tmp_path: Any) ->
 
 
 def test_a_challenger_is_scored_and_never_obeyed(judge: Judge, tmp_path: Any) -> None:  # noqa: F811
-    from serving.app import create_app
-    from serving.settings import Settings
-
     other = Judge(make_bundle(tmp_path / "other", seed=2))
     chosen = Settings(bundle=judge.bundle.path, mode="shadow")
     alone, both = (create_app(chosen, judge, now=Moment(), secret=SECRET, challenger=c) for c in (None, other))
     events = [event(ip=f"192.0.2.{n % 7}", path=f"/{n}", account=f"a{n % 3}") for n in range(60)]
     one, two = (post(client_of(app), "/v1/decide/batch", events).json() for app in (alone, both))
     assert [answer["raw"] for answer in one] == [answer["raw"] for answer in two]
-    assert both.gate.tallies.challenger.total() == 60
+    both.gate.shadow.wait()
+    assert both.gate.shadow.counts().total() == 60
     text = client_of(both).get("/metrics").text
     assert "botsieve_challenger_disagreements_total" in text
+
+
+def test_a_slow_or_failing_challenger_holds_nobody_up(judge: Judge, tmp_path: Any) -> None:  # noqa: F811
+    other = Judge(make_bundle(tmp_path / "other", seed=2))
+    free, score = threading.Event(), other.score
+
+    def slowly(rows: Any) -> Any:
+        assert free.wait(60)
+        return score(rows)
+
+    other.score = slowly  # type: ignore[method-assign]
+    shadow = Shadow(other, most_rows=5)
+    app = create_app(Settings(bundle=judge.bundle.path), judge, now=Moment(), secret=SECRET)
+    app.gate.shadow = shadow
+    client = client_of(app)
+    for number in range(8):
+        assert post(client, "/v1/decide", event(path=f"/{number}")).status_code == 200
+    assert shadow.counts() == {SKIPPED: 3}
+    free.set()
+    shadow.wait()
+    assert shadow.counts().total() == 8
+    other.score = lambda rows: 1 / 0  # type: ignore[method-assign, assignment, return-value]
+    assert post(client, "/v1/decide", event()).status_code == 200
+    shadow.wait()
+    assert shadow.counts()[FAILED] == 1
+    shadow.close()
 
 
 def test_metrics_and_health_tell_what_happens(live: Any) -> None:  # noqa: F811
@@ -257,10 +284,10 @@ def test_metrics_and_health_tell_what_happens(live: Any) -> None:  # noqa: F811
     text = client.get("/metrics").text
     for line in (
         'botsieve_rejected_total{reason="malformed"} 1.0', 'botsieve_latency_seconds_count{route="decide"} 1.0',
-        "botsieve_arrivals_total 1.0", 'provider="CPUExecutionProvider"',
+        "botsieve_arrivals_total 1.0", 'provider="CPUCompiledForest"',
     ):  # fmt: skip
         assert line in text
-    assert client.get("/readyz").json()["providers"] == ["CPUExecutionProvider"]
+    assert client.get("/readyz").json()["providers"] == ["CPUCompiledForest"]
     assert client.get("/v1/model").json()["challenger"] is None
 
 

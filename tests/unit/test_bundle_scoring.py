@@ -34,7 +34,8 @@ def test_a_bundle_its_folder_and_its_graph_score_alike(served: Bundle) -> None:
 
 
 def test_auto_runs_on_the_cpu_and_says_so(served: Bundle) -> None:
-    assert Scorer(served, device="auto", threads=2).providers == ("CPUExecutionProvider",)
+    assert Scorer(served, device="auto", threads=2).providers == ("CPUCompiledForest",)
+    assert Scorer(served, engine="onnxruntime").providers == ("CPUExecutionProvider",)
 
 
 def test_no_rows_get_no_scores(served: Bundle) -> None:

@@ -1,0 +1,42 @@
+"""LiteLLM's guardrail, which runs without botsieve installed, reads a call as the reader of LiteLLM's logs does."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import serving
+from classifier.logs.litellm import prompt_of
+
+GUARDRAIL = Path(serving.__file__).parent / "gateways" / "botsieve_litellm.py"
+
+
+def function(name: str) -> Any:
+    """Return one function of the guardrail; importing the file would need LiteLLM."""
+    tree = ast.parse(GUARDRAIL.read_text(encoding="utf-8"))
+    found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
+    names: dict[str, Any] = {"Any": Any}
+    exec(compile(ast.Module(found, []), str(GUARDRAIL), "exec"), names)
+    return names[name]
+
+
+TEXT_OF = function("_text")
+WORDS = st.sampled_from(["", "hello", "é", "two\nlines"])
+CONTENT = st.one_of(
+    st.none(), WORDS, st.integers(),
+    st.lists(st.one_of(WORDS, st.fixed_dictionaries({}, optional={"type": WORDS, "text": st.one_of(WORDS, st.none())}))),
+)  # fmt: skip
+MESSAGE = st.one_of(
+    WORDS,
+    st.none(),
+    st.fixed_dictionaries({}, optional={"role": st.sampled_from(["user", "system", None]), "content": CONTENT}),
+)
+
+
+@given(st.one_of(st.none(), WORDS, st.integers(), st.lists(MESSAGE, max_size=5), MESSAGE))
+def test_both_find_the_same_prompt(messages: Any) -> None:
+    assert TEXT_OF(messages) == prompt_of(messages)
