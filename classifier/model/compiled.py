@@ -48,6 +48,7 @@ class CompiledEngine:
             nodes.view(np.int32), nodes, *_in_step(roots[own], depths[own]), *_in_step(roots[~own], depths[~own]),
             np.float32(clip), np.float32(calibration[0]), np.float32(calibration[1]),
         )  # fmt: skip
+        self.score(np.zeros((1, self.n_features), np.float32))  # whoever asks first shall not wait for the compiler
 
     def score(self, rows: FloatRows) -> tuple[Scores, Scores]:
         """Return raw scores and probabilities, float32[n] each, of C-ordered rows float32[n, F]."""
