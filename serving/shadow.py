@@ -20,7 +20,7 @@ class Shadow:
     """Counts where a challenger would have decided otherwise. It never holds a request up, whatever it does."""
 
     def __init__(self, judge: Judge, most_rows: int = 8_192) -> None:
-        """Compare with `judge`; while more than `most_rows` wait for it, further rows are skipped and counted."""
+        """Compare with `judge`; rows beyond `most_rows` that wait, and rows after `close`, are skipped and counted."""
         self.judge, self._most = judge, most_rows
         self._counts: Counter[tuple[str, str]] = Counter()
         self._waiting, self._lock = 0, Lock()
@@ -33,7 +33,12 @@ class Shadow:
                 self._counts[SKIPPED] += len(rows)
                 return
             self._waiting += len(rows)
-        self._thread.submit(self._compare, rows, decisions)
+        try:
+            self._thread.submit(self._compare, rows, decisions)
+        except RuntimeError:  # the service stops, or the system has no thread left: the champion has answered
+            with self._lock:
+                self._waiting -= len(rows)
+                self._counts[SKIPPED] += len(rows)
 
     def counts(self) -> Counter[tuple[str, str]]:
         """Return how often the champion's decision met the challenger's; `FAILED` and `SKIPPED` for rows without one."""

@@ -45,7 +45,8 @@ class CompiledEngine:
         nodes, roots, depths = _laid_out(forest)
         own = forest.part == OWN
         self._arrays: tuple[Any, ...] = (
-            nodes.view(np.int32), nodes, *_in_step(roots[own], depths[own]), *_in_step(roots[~own], depths[~own]),
+            nodes.view(np.int32), nodes,
+            *_in_step(roots[own], depths[own], forest.n_nodes), *_in_step(roots[~own], depths[~own], forest.n_nodes),
             np.float32(clip), np.float32(calibration[0]), np.float32(calibration[1]),
         )  # fmt: skip
         self.score(np.zeros((1, self.n_features), np.float32))  # whoever asks first shall not wait for the compiler
@@ -97,15 +98,14 @@ def _laid_out(forest: Forest) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.i
 
 
 def _in_step(
-    roots: npt.NDArray[np.int32], depths: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-    """Return roots in order of depth, filled up to whole lots with -1, and the steps that each lot takes."""
+    roots: npt.NDArray[np.int32], depths: npt.NDArray[np.int32], idle: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return roots int64 in order of depth, the shallow lot filled up with `idle`, and the steps that each lot takes."""
     order = np.argsort(depths, kind="stable")
     missing = -len(roots) % _LANES
-    # The shallow lot is the one that is filled up; -1 is the leaf at the end of all.
-    filled = np.append(np.full(missing, -1), roots[order]).astype(np.int32)
+    filled = np.append(np.full(missing, idle), roots[order]).astype(np.int64)
     steps = np.append(np.zeros(missing), depths[order]).reshape(-1, _LANES).max(axis=1, initial=0)
-    return filled, steps.astype(np.int32)
+    return filled, steps.astype(np.int64)
 
 
 def read_graph(model: bytes) -> tuple[Forest, tuple[float, float], float]:
@@ -131,13 +131,12 @@ def _score(  # type: ignore[no-untyped-def]
 ):
     """Score rows: few of them one by one, many of them tree by tree in blocks."""
     n, width = rows.shape
-    last = len(nodes) // 4 - 1
     if n < _LANES:
         row = np.empty(2 * width, np.float32)
         for i in range(n):
             _spread(rows, i, row, 0)
-            mine = _trees_of_row(row, own, own_steps, whole, nodes, last)
-            shared = _trees_of_row(row, group, group_steps, whole, nodes, last)
+            mine = _trees_of_row(row, own, own_steps, whole, nodes)
+            shared = _trees_of_row(row, group, group_steps, whole, nodes)
             _finish(mine, shared, clip, slope, offset, raw, probability, i)
         return
     block = np.zeros(_BLOCK * 2 * width, np.float32)
@@ -166,19 +165,25 @@ def _spread(rows, i, out, begin):  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True, inline="always")
 def _next(row, begin, whole, nodes, node):  # type: ignore[no-untyped-def]
     """Return the child that a row goes to, by arithmetic: a branch would be predicted wrongly half of the time."""
-    return whole[4 * node + 2] + (not row[begin + whole[4 * node]] <= nodes[4 * node + 1])
+    return whole[_WIDTH * node + _LEFT] + (
+        not row[begin + whole[_WIDTH * node + _COLUMN]] <= nodes[_WIDTH * node + _THRESHOLD]
+    )
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _leaf(nodes, node):  # type: ignore[no-untyped-def]
+    """Return the value of a leaf, in the precision that leaves are summed in."""
+    return np.float64(nodes[_WIDTH * node + _VALUE])
 
 
 @njit(cache=True, nogil=True)
-def _trees_of_row(row, roots, steps, whole, nodes, last):  # type: ignore[no-untyped-def]
+def _trees_of_row(row, roots, steps, whole, nodes):  # type: ignore[no-untyped-def]
     """Sum the leaves that one row reaches."""
     total = 0.0
-    lot = np.empty(8, np.int64)
     for s in range(len(steps)):
-        for k in range(8):
-            root = np.int64(roots[8 * s + k])
-            lot[k] = last if root < 0 else root
-        a, b, c, d, e, f, g, h = lot[0], lot[1], lot[2], lot[3], lot[4], lot[5], lot[6], lot[7]
+        i = s * _LANES
+        a, b, c, d = roots[i], roots[i + 1], roots[i + 2], roots[i + 3]
+        e, f, g, h = roots[i + 4], roots[i + 5], roots[i + 6], roots[i + 7]
         for _ in range(steps[s]):
             a = _next(row, 0, whole, nodes, a)
             b = _next(row, 0, whole, nodes, b)
@@ -188,8 +193,8 @@ def _trees_of_row(row, roots, steps, whole, nodes, last):  # type: ignore[no-unt
             f = _next(row, 0, whole, nodes, f)
             g = _next(row, 0, whole, nodes, g)
             h = _next(row, 0, whole, nodes, h)
-        total += np.float64(nodes[4 * a + 3]) + nodes[4 * b + 3] + nodes[4 * c + 3] + nodes[4 * d + 3]
-        total += np.float64(nodes[4 * e + 3]) + nodes[4 * f + 3] + nodes[4 * g + 3] + nodes[4 * h + 3]
+        total += _leaf(nodes, a) + _leaf(nodes, b) + _leaf(nodes, c) + _leaf(nodes, d)
+        total += _leaf(nodes, e) + _leaf(nodes, f) + _leaf(nodes, g) + _leaf(nodes, h)
     return total
 
 
@@ -197,11 +202,8 @@ def _trees_of_row(row, roots, steps, whole, nodes, last):  # type: ignore[no-unt
 def _trees_of_block(block, count, width, roots, steps, whole, nodes, sums):  # type: ignore[no-untyped-def]
     """Add the leaves that the rows of a block reach, eight rows in step; what lies behind `count` is walked in vain."""
     for t in range(len(roots)):
-        root = np.int64(roots[t])
-        if root < 0:
-            continue
-        depth = steps[t // 8]
-        for i in range(0, count, 8):
+        root, depth = roots[t], steps[t // _LANES]
+        for i in range(0, count, _LANES):
             a, b, c, d, e, f, g, h = root, root, root, root, root, root, root, root
             p = i * width
             for _ in range(depth):
@@ -213,14 +215,14 @@ def _trees_of_block(block, count, width, roots, steps, whole, nodes, sums):  # t
                 f = _next(block, p + 5 * width, whole, nodes, f)
                 g = _next(block, p + 6 * width, whole, nodes, g)
                 h = _next(block, p + 7 * width, whole, nodes, h)
-            sums[i] += nodes[4 * a + 3]
-            sums[i + 1] += nodes[4 * b + 3]
-            sums[i + 2] += nodes[4 * c + 3]
-            sums[i + 3] += nodes[4 * d + 3]
-            sums[i + 4] += nodes[4 * e + 3]
-            sums[i + 5] += nodes[4 * f + 3]
-            sums[i + 6] += nodes[4 * g + 3]
-            sums[i + 7] += nodes[4 * h + 3]
+            sums[i] += _leaf(nodes, a)
+            sums[i + 1] += _leaf(nodes, b)
+            sums[i + 2] += _leaf(nodes, c)
+            sums[i + 3] += _leaf(nodes, d)
+            sums[i + 4] += _leaf(nodes, e)
+            sums[i + 5] += _leaf(nodes, f)
+            sums[i + 6] += _leaf(nodes, g)
+            sums[i + 7] += _leaf(nodes, h)
 
 
 @njit(cache=True, nogil=True)

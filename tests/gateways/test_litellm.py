@@ -6,14 +6,26 @@ import http.client
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.gateways.shared import KINDS, TOKEN, Inference, Running, ask, drive, free_port, program, replaced, told_of
+from tests.gateways.shared import (
+    KINDS,
+    RECORDED,
+    TOKEN,
+    Inference,
+    Running,
+    ask,
+    drive,
+    eventually,
+    free_port,
+    program,
+    replaced,
+    told_of,
+)
 
 LITELLM = os.environ.get("BOTSIEVE_TEST_LITELLM") or shutil.which("litellm")
 GATEWAYS = Path(__file__).parents[2] / "serving" / "gateways"
@@ -97,13 +109,6 @@ def chat(
     return ask(port, address, "POST", CHAT, headers, json.dumps(body).encode())
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until, "it did not come about in time"
-        time.sleep(0.05)
-
-
 def test_honest_clients_are_served_and_an_attacker_is_refused(
     shared: Path, inference: Inference, tmp_path: Path
 ) -> None:
@@ -122,15 +127,13 @@ def test_honest_clients_are_served_and_an_attacker_is_refused(
         assert set(attacked) <= {200, 401, 403}
         assert passage.reached["request_flood"] < len(attacked) / 2, f"{passage}\n{why}"
         copied = passage.statuses["distillation"]
-        # How soon depends on the moments at which its requests really come: some accounts are blocked without a challenge.
-        assert 401 in copied, f"{passage}\n{why}"
-        assert 403 in copied[copied.index(401) :], f"challenged, and then blocked: {copied}"
+        assert copied.index(401) < copied.index(403), "challenged, and then blocked"
         assert passage.reached["distillation"] < len(copied) / 2, f"{passage}\n{why}"
 
 
 def test_calls_streams_and_bad_keys_reach_the_profile(shared: Path, inference: Inference, tmp_path: Path) -> None:
     running = Running(tmp_path, shared / "bundle", mode="shadow", clock="server")
-    recorded = 'botsieve_completions_total{result="recorded"}'
+    recorded = RECORDED
     with running() as service:
         with litellm(tmp_path, service.port, inference.port) as port:
             assert chat(port)[0] == 200
@@ -214,6 +217,6 @@ def test_a_stream_that_the_client_leaves_is_counted_as_far_as_it_came(
             assert reply.read(20)
             reply.close()
             connection.close()
-            eventually(lambda: service.metric('botsieve_completions_total{result="recorded"}') == 1)
+            eventually(lambda: service.metric(RECORDED) == 1)
             assert service.metric("botsieve_in_flight") == 0
     assert 0 < told_of(running, shared / "bundle", "127.1.0.9").output_tokens < 10, "as far as it came"

@@ -73,7 +73,7 @@ def test_raw_scores_are_lightgbms_bit_for_bit_in_any_batch_on_any_threads(kind: 
     expected = exact.astype(np.float32)
     np.testing.assert_array_equal(expected.astype(np.float64), exact)
     (tmp_path / "model.onnx").write_bytes(built.SerializeToString())
-    wholes: dict[Kind, bytes] = {}
+    whole = Scorer(tmp_path / "model.onnx", threads=1, engine="compiled").score(rows)[1].tobytes()
     for engine, threads in product(get_args(Kind), (1, 2)):
         scorer = Scorer(tmp_path / "model.onnx", threads=threads, engine=engine)
         for batch in BATCHES:
@@ -86,7 +86,6 @@ def test_raw_scores_are_lightgbms_bit_for_bit_in_any_batch_on_any_threads(kind: 
             log_odds = CALIBRATION[0] * exact[:upto] + CALIBRATION[1]
             np.testing.assert_allclose(probability, 1 / (1 + np.exp(-log_odds)), rtol=0, atol=1e-6)
             if engine == "compiled":  # the very same probability, too, however the rows are cut
-                whole = wholes.setdefault(engine, scorer.score(rows)[1].tobytes())
                 assert probability.tobytes() == whole[: probability.nbytes], (threads, batch)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest.mock import DEFAULT, Mock
 
 import altcha
 import numpy as np
@@ -125,6 +126,27 @@ def test_requests_that_arrive_together_share_a_call(judge: Judge) -> None:  # no
     ids = asyncio.run(together())
     assert sizes == [20]
     assert [int(i.partition("-")[0], 16) for i in ids] == list(range(20))
+    assert app.batcher.in_flight == 0
+
+
+def test_a_request_that_cannot_arrive_is_told_so_and_the_rest_goes_on(
+    judge: Judge,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = service(judge)
+    arrive = app.gate.arrive_all
+    monkeypatch.setattr(app.gate, "arrive_all", Mock(side_effect=[MemoryError("no room"), DEFAULT], wraps=arrive))
+
+    async def ask() -> Any:
+        return await app.batcher.submit(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")]))
+
+    async def story() -> Any:
+        with pytest.raises(MemoryError, match="no room"):
+            await ask()
+        assert app.batcher.in_flight == 0
+        return await ask()
+
+    assert len(asyncio.run(story())) == 1
     assert app.batcher.in_flight == 0
 
 
