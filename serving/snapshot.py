@@ -30,7 +30,7 @@ from classifier.features.hashing import Hasher
 from classifier.features.prepare import Events
 from classifier.features.spec import spec_hash
 
-FORMAT = 1
+FORMAT = 2
 STEP = 512
 """Slots of a piece: less than half a MiB to copy between two requests."""
 NEWEST, PREVIOUS = "state.snapshot", "state.previous"
@@ -216,7 +216,7 @@ def _clock(fields: Any) -> Clock:
 def _pending(source: _Source, count: int) -> tuple[npt.NDArray[np.int64], Events]:
     serials, time, end = (source.array(count, "<i8") for _ in range(3))
     hashes = source.array(count * at.HASHES, "<u8").reshape(count, at.HASHES)
-    values = source.array(count * at.VALUES, "<f8").reshape(count, at.VALUES)
+    values = source.array(count * at.VALUES, "<f4").reshape(count, at.VALUES)
     return serials, Events(time, end, hashes, values, np.arange(count))
 
 

@@ -87,9 +87,16 @@ def _columns() -> npt.NDArray[np.int64]:
 
 
 _COLUMNS = _columns()
-_ABOVE = np.array([COLUMN[f"{entity}_{measure}"] for _, entity, measure, _, _, _ in RATIOS])
-_BELOW = np.array([COLUMN[f"{entity}_{measure}"] for _, _, _, entity, measure, _ in RATIOS])
-_FIRST_RATIO = COLUMN[RATIOS[0][0]]
+
+
+def _ratios_among(entities: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Return the columns of the ratios between these entities, of what is above and of what is below: int64[3, ratios]."""
+    known = [
+        (COLUMN[name], COLUMN[f"{above}_{measure}"], COLUMN[f"{below}_{other}"])
+        for name, above, measure, below, other, _ in RATIOS
+        if above in entities and below in entities
+    ]
+    return np.array(known, np.int64).reshape(-1, 3).T.copy()
 
 
 class Engine:
@@ -126,6 +133,7 @@ class Engine:
         self.own_tags = np.zeros(int(slots[0]), np.uint64)
         self.group = zeros_of((int(slots[1:].sum()), at.GROUP_WIDTH))
         self.group_tags = np.zeros(int(slots[1:].sum()), np.uint64)
+        self._ratios = _ratios_among(entities)
         self._scratch = _scratch(1)
         self._flight = Flight(pending_limit + 1)
         self._due: list[tuple[float, int]] = []
@@ -174,12 +182,12 @@ class Engine:
                         range(self._shards),
                     )
                 )
-            profile.finish(0, len(t.time), t.kind, t.event, t.events.values, rows, _ABOVE, _BELOW, _FIRST_RATIO, out)
+            profile.finish(0, len(t.time), t.kind, t.event, t.events.values, rows, self._ratios, out)
         self.arrivals += len(t.arrivals)
         return out
 
     def _tables(self) -> tuple[Any, ...]:
-        return self._places, _COLUMNS, *self.arrays, _ABOVE, _BELOW, _FIRST_RATIO
+        return self._places, _COLUMNS, *self.arrays, self._ratios
 
     def _begin(self, time: npt.NDArray[np.float64], kind: npt.NDArray[np.uint8]) -> None:
         if len(time) and self.start is None:
@@ -232,10 +240,10 @@ class Engine:
                 self.record(time, at.ARRIVAL, first + i)
         return first, out
 
-    def complete(self, serial: int, time: float, values: npt.NDArray[np.float64]) -> bool:
+    def complete(self, serial: int, time: float, values: npt.NDArray[np.float32]) -> bool:
         """Record the completion of arrival `serial` at `time` (µs) with its values; False if it is not in flight.
 
-        A completion at the very moment of its expiry still counts. `values` float64[VALUES] are those of
+        A completion at the very moment of its expiry still counts. `values` float32[VALUES] are those of
         the arrival with `Preparer.completion` added.
         """
         # What falls due at this very moment may still complete: completions of one moment have no order among them.
@@ -248,8 +256,8 @@ class Engine:
         self._end(float(time), at.COMPLETION, row)
         return True
 
-    def values_of(self, serial: int) -> npt.NDArray[np.float64] | None:
-        """Return a copy of the values of an arrival in flight, float64[VALUES]."""
+    def values_of(self, serial: int) -> npt.NDArray[np.float32] | None:
+        """Return a copy of the values of an arrival in flight, float32[VALUES]."""
         row = self._flight.row(serial)
         return None if row is None else self._flight.values[row].copy()
 

@@ -22,7 +22,7 @@ class Flight:
         self._fresh = 0  # rows from here on were never used
         self.time = np.zeros(0, np.int64)
         self.hashes = np.zeros((0, at.HASHES), np.uint64)
-        self.values = np.zeros((0, at.VALUES))
+        self.values = np.zeros((0, at.VALUES), np.float32)
         self.serials = np.zeros(0, np.int64)
 
     def __len__(self) -> int:

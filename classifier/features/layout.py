@@ -36,14 +36,12 @@ OUT_65536 = next(_at)
 DONE_64, AUTH_64, LIMITED_64, IN_64, OUT_64 = (next(_at) for _ in range(5))  # 64 s, as far as GAP_Q_64
 GAP_N_64, GAP_S_64, GAP_Q_64 = (next(_at) for _ in range(3))
 LIMITED, CLIENT_ERRORS, SERVER_ERRORS, IN_N, IN_S, ASKED, USED = (next(_at) for _ in range(7))  # 4096 s, to the end
-RESPONSE_N, RESPONSE_S, RESPONSE_Q = (next(_at) for _ in range(3))
-DURATION_N, DURATION_S, DURATION_Q = (next(_at) for _ in range(3))
-OTHER_METHODS, ASSETS, PROBES, QUERIES, REPEATS, REVISITS = (next(_at) for _ in range(6))
-DEPTH_S, DEPTH_Q, LENGTH_S, LENGTH_Q = (next(_at) for _ in range(4))
-NO_AGENTS, BROWSERS, SDKS, DECLARED_BOTS = (next(_at) for _ in range(4))
-REQUEST_N, REQUEST_S, REQUEST_Q = (next(_at) for _ in range(3))
-CAP_N, CAP_S = next(_at), next(_at)
-PROMPT_N, PROMPT_S, PROMPT_Q = (next(_at) for _ in range(3))
+RESPONSE_N, DURATION_N, RESPONSE_S, DURATION_S, RESPONSE_Q, DURATION_Q = (next(_at) for _ in range(6))
+REPEATS, REVISITS = next(_at), next(_at)
+OTHER_METHODS, ASSETS, PROBES, QUERIES, NO_AGENTS, BROWSERS, SDKS, DECLARED_BOTS = (next(_at) for _ in range(8))
+REQUEST_N, CAP_N, PROMPT_N, CAP_S = (next(_at) for _ in range(4))
+DEPTH_S, LENGTH_S, REQUEST_S, PROMPT_S = (next(_at) for _ in range(4))
+DEPTH_Q, LENGTH_Q, REQUEST_Q, PROMPT_Q = (next(_at) for _ in range(4))
 PAGE_N, PAGE_S, PAGE_Q, PAGE_1, PAGE_8, PAGE_64 = (next(_at) for _ in range(6))
 LONG_END = next(_at)
 N_1 = LONG_END
@@ -77,30 +75,39 @@ GROUP_COMPLETION_LINES = _whole_lines(OUT_S + 1) // LINE
 H_CLIENT, H_ADDRESS, H_NETWORK, H_FINGERPRINT, H_TEMPLATE, H_PATH, H_MODEL, H_CREDENTIAL = range(8)
 HASHES = 8
 
-# --- an event's values, float64; NaN where missing --------------------------------------------------------------------
+# --- an event's values, float32: what it adds to the sums, in their order; a missing figure is a count and a sum of 0 ---
 (
-    V_POST,  # 1 POST, 0 GET, -1 other
+    V_AGE_N, V_AGE,  # log2(1 + s)
+    V_POST, V_REFERER,
+    V_OTHER_METHOD, V_ASSET, V_PROBE, V_QUERY,
+    V_NO_AGENT, V_BROWSER, V_SDK, V_DECLARED_BOT,  # see agents.py; none of them: another program
+    V_REQUEST_N, V_CAP_N, V_PROMPT_N,
+    V_CAP,  # log2(1 + tokens)
     V_DEPTH,
     V_LENGTH,  # log2(1 + characters)
-    V_QUERY,
-    V_ASSET,
-    V_PROBE,
-    V_REFERER,
-    V_AGENT,  # see agents.py
     V_REQUEST,  # log2(1 + bytes)
-    V_CAP,  # log2(1 + tokens)
-    V_AGE,  # log2(1 + s)
     V_PROMPT,  # log2(1 + characters)
-    V_ASKED,  # tokens; the last that is known at arrival
-    V_DURATION,  # log2 s, clamped to 1 ms
-    V_STATUS,
-    V_IN,  # tokens
-    V_OUT,  # tokens
+    V_LIMIT,  # tokens asked for at most, NaN where missing; the last that is known at arrival
+    V_DONE, V_AUTH, V_MISSING,
+    V_OUT_N, V_OUT,  # tokens
+    V_LIMITED, V_CLIENT_ERROR, V_SERVER_ERROR,
+    V_IN_N, V_IN,  # tokens
+    V_ASKED, V_USED,  # tokens, where both are known
+    V_RESPONSE_N, V_DURATION_N,
     V_RESPONSE,  # log2(1 + bytes)
+    V_DURATION,  # log2 s, clamped to 1 ms
     V_REFUSED,  # 1 when botsieve refused the request
-) = range(19)
-VALUES = 19
-KNOWN_AT_ARRIVAL = V_ASKED + 1
+) = range(38)  # fmt: skip
+VALUES = 40  # whole vectors
+KNOWN_AT_ARRIVAL = V_LIMIT + 1
+
+# What of a record and of an event's values lies side by side in the same order: first number of each, and how many.
+AGES = (AGE_N, V_AGE_N, REFERERS - AGE_N + 1)
+TRAITS = (OTHER_METHODS, V_OTHER_METHOD, PROMPT_S - OTHER_METHODS + 1)
+SQUARED_TRAITS = (DEPTH_Q, V_DEPTH, PROMPT_Q - DEPTH_Q + 1)
+ANSWERS = (DONE, V_DONE, OUT_S - DONE + 1)
+OWN_ANSWERS = (LIMITED, V_LIMITED, DURATION_S - LIMITED + 1)
+SQUARED_ANSWERS = (RESPONSE_Q, V_RESPONSE, DURATION_Q - RESPONSE_Q + 1)
 
 # --- transitions -------------------------------------------------------------------------------------------------------
 ARRIVAL, COMPLETION, EXPIRY = 0, 1, 2

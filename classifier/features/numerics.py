@@ -18,7 +18,7 @@ _LN2 = 0.6931471805599453
 _INV_LN2 = 1.4426950408889634
 _DIGITS = Context(prec=40)
 _STEPS = 64
-_ROOTS = np.array([float(_DIGITS.power(Decimal(2), Decimal(j) / _STEPS)) for j in range(_STEPS)])
+_ROOTS = np.array([float(_DIGITS.power(Decimal(2), Decimal(j) / _STEPS)) for j in range(_STEPS + 1)])
 """2^(j/64)."""
 _CENTRES = 128
 _INVERSES = np.array([1.0 / (1.0 + (j + 0.5) / _CENTRES) for j in range(_CENTRES)])
@@ -29,18 +29,31 @@ _ONE = np.int64(1023 << 52)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def exp2(x: float) -> float:
-    """2^x for x < 1023, float64; 0 below -1022. Relative error under 4e-16.
+def power_of_2(n: int) -> float:
+    """2^n for -1022 <= n <= 1023, float64, exact."""
+    return np.int64((n + 1023) << 52).view(np.float64)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def exp2_of_part(x: float) -> float:
+    """2^x for 0 <= x <= 1, float64. Relative error under 4e-16.
 
     Argument reduction to a multiple of 1/64 and the Taylor series of e^(x ln 2) to degree 5 (remainder 4e-17).
     """
-    if x < -1022.0:
-        return 0.0
-    step = np.int64(math.floor(x * _STEPS + 0.5))
+    step = np.int64(x * _STEPS + 0.5)
     t = (x - step * (1.0 / _STEPS)) * _LN2
     square = t * t
     series = (1.0 + t) + square * ((0.5 + t * (1.0 / 6.0)) + square * (1.0 / 24.0 + t * (1.0 / 120.0)))
-    return series * _ROOTS[step & 63] * np.int64(((step >> 6) + 1023) << 52).view(np.float64)
+    return series * _ROOTS[np.uint64(step)]
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def exp2(x: float) -> float:
+    """2^x for x < 1023, float64; 0 below -1022. Relative error under 4e-16."""
+    if x < -1022.0:
+        return 0.0
+    whole = math.floor(x)
+    return exp2_of_part(x - whole) * power_of_2(np.int64(whole))
 
 
 @njit(cache=True, nogil=True, forceinline=True)
@@ -86,3 +99,71 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, index), generate
+
+
+def adder(record_first: int, value_first: int, n: int, *, squared: bool = False) -> Any:
+    """Return f(record float64[:], values float32[:], weight float64), which adds n weighted values to n sums at once.
+
+    record[record_first + i] += weight * values[value_first + i], or its square, for i < n. It is written in vectors,
+    because no compiler may assume that `record` and `values` do not overlap; each lane rounds as a number alone would.
+    """
+
+    @intrinsic
+    def add(typing_context: Any, record: Any, values: Any, weight: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            sums = _vector_at(context, builder, signature.args[0], args[0], record_first, n)
+            terms = _vector_at(context, builder, signature.args[1], args[1], value_first, n)
+            x = builder.fpext(builder.load(terms, align=4), sums.type.pointee)
+            term = builder.fmul(_splat(builder, args[2], n), builder.fmul(x, x) if squared else x)
+            builder.store(builder.fadd(builder.load(sums, align=8), term), sums, align=8)
+            return context.get_dummy_value()
+
+        _check_rows(record, types.float64, values, types.float32)
+        return types.void(record, values, types.float64), generate
+
+    return add
+
+
+def scaler(record_first: int, column_first: int, n: int) -> Any:
+    """Return f(record float64[:], scale float64, out float32[:]), which writes n sums times `scale` at once.
+
+    out[column_first + i] = record[record_first + i] * scale for i < n.
+    """
+
+    @intrinsic
+    def write(typing_context: Any, record: Any, scale: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            sums = _vector_at(context, builder, signature.args[0], args[0], record_first, n)
+            target = _vector_at(context, builder, signature.args[2], args[2], column_first, n)
+            product = builder.fmul(builder.load(sums, align=8), _splat(builder, args[1], n))
+            builder.store(builder.fptrunc(product, target.type.pointee), target, align=4)
+            return context.get_dummy_value()
+
+        _check_rows(record, types.float64, out, types.float32)
+        return types.void(record, types.float64, out), generate
+
+    return write
+
+
+def _check_rows(one: Any, of_one: Any, other: Any, of_other: Any) -> None:
+    if one.dtype != of_one or other.dtype != of_other or one.layout != "C" or other.layout != "C":
+        raise TypeError(f"a row of {of_one} and one of {of_other} are wanted, not {one} and {other}")
+
+
+def _vector_at(context: Any, builder: Any, array_type: Any, array: Any, first: int, n: int) -> Any:
+    """Return a pointer to n numbers of a one-dimensional array as one vector."""
+    from llvmlite import ir
+
+    data = context.make_array(array_type)(context, builder, array).data
+    place = builder.gep(data, [ir.Constant(ir.IntType(64), first)])
+    return builder.bitcast(place, ir.VectorType(data.type.pointee, n).as_pointer())
+
+
+def _splat(builder: Any, number: Any, n: int) -> Any:
+    from llvmlite import ir
+
+    lanes = ir.VectorType(number.type, n)
+    one = builder.insert_element(ir.Constant(lanes, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(
+        one, ir.Constant(lanes, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), n), [0] * n)
+    )

@@ -20,14 +20,16 @@ import pyarrow.compute as pc
 from numba import njit
 
 from classifier.events import MICROSECONDS, Event, microseconds
+from classifier.features import agents
 from classifier.features import layout as at
-from classifier.features.agents import agent_class, normal_agent
+from classifier.features.agents import normal_agent
 from classifier.features.hashing import Hasher, text_spans
 from classifier.features.numerics import log2_positive
 from classifier.features.paths import path_traits
 from classifier.features.prompts import fold, fold_all
 
 Floats = npt.NDArray[np.float64]
+Values = npt.NDArray[np.float32]
 Integers = npt.NDArray[np.int64]
 _DOT = ord(".")
 _G, _E, _T, _P, _O, _S = (ord(letter) for letter in "GETPOS")
@@ -38,13 +40,13 @@ class Events:
     """Prepared events, in any order: one row an event.
 
     time int64[n] arrival in µs; end int64[n] completion in µs, equal to `time` where the duration is missing or under 1 µs;
-    hashes uint64[n, HASHES]; values float64[n, VALUES]; row int64[n] number of the event in the input.
+    hashes uint64[n, HASHES]; values float32[n, VALUES]; row int64[n] number of the event in the input.
     """
 
     time: Integers
     end: Integers
     hashes: npt.NDArray[np.uint64]
-    values: Floats
+    values: Values
     row: Integers
 
     def __len__(self) -> int:
@@ -65,7 +67,7 @@ class Events:
     def empty(n: int = 0) -> Events:
         """Return `n` events of which nothing is known."""
         zeros = np.zeros(n, np.int64)
-        hashes, values = np.zeros((n, at.HASHES), np.uint64), np.full((n, at.VALUES), np.nan)
+        hashes, values = np.zeros((n, at.HASHES), np.uint64), np.zeros((n, at.VALUES), np.float32)
         return Events(zeros, zeros.copy(), hashes, values, np.arange(n))
 
 
@@ -104,34 +106,97 @@ def _method_code(data, start, stop):  # type: ignore[no-untyped-def]
     return -1.0
 
 
+@_inlined
+def _count_and_sum(values, count, total, value):  # type: ignore[no-untyped-def]
+    """Write a figure as a count and a sum: 0 and 0 where it is missing."""
+    known = value == value
+    values[count] = np.float32(1.0 if known else 0.0)
+    values[total] = np.float32(value if known else 0.0)
+
+
+@_inlined
+def _describe_request(  # type: ignore[no-untyped-def]
+    values,
+    time,
+    method,
+    referer,
+    request_bytes,
+    limit,
+    created,
+    prompt_length,
+    depth,
+    length,
+    query,
+    asset,
+    probe,
+    agent,
+):
+    """Write what is known at arrival: of the event, its path and its kind of agent. `method` is 1 POST, 0 GET, -1 other."""
+    age, size = _account_age(time, created), _log_of(request_bytes, 1.0, 1.0)
+    cap, prompt = _log_of(limit, 1.0, 1.0), _log_of(prompt_length, 1.0, 1.0)
+    values[at.V_POST] = np.float32(1.0 if method == 1.0 else 0.0)
+    values[at.V_OTHER_METHOD] = np.float32(1.0 if method < 0.0 else 0.0)
+    values[at.V_REFERER] = np.float32(referer)
+    _count_and_sum(values, at.V_AGE_N, at.V_AGE, age)
+    _count_and_sum(values, at.V_REQUEST_N, at.V_REQUEST, size)
+    _count_and_sum(values, at.V_CAP_N, at.V_CAP, cap)
+    _count_and_sum(values, at.V_PROMPT_N, at.V_PROMPT, prompt)
+    values[at.V_LIMIT] = np.float32(limit)
+    values[at.V_DEPTH] = np.float32(depth)
+    values[at.V_LENGTH] = np.float32(length)
+    values[at.V_QUERY] = np.float32(query)
+    values[at.V_ASSET] = np.float32(asset)
+    values[at.V_PROBE] = np.float32(probe)
+    values[at.V_NO_AGENT] = np.float32(1.0 if agent == agents.MISSING else 0.0)
+    values[at.V_BROWSER] = np.float32(1.0 if agent == agents.BROWSER else 0.0)
+    values[at.V_SDK] = np.float32(1.0 if agent == agents.CLIENT_LIBRARY else 0.0)
+    values[at.V_DECLARED_BOT] = np.float32(1.0 if agent == agents.DECLARED_BOT else 0.0)
+
+
+@_inlined
+def _describe_answer(values, status, tokens_in, tokens_out, response_bytes, duration, refused):  # type: ignore[no-untyped-def]
+    """Write what is known at completion, to the values of its arrival; NaN where missing."""
+    limit = np.float64(values[at.V_LIMIT])
+    both = tokens_out == tokens_out and limit == limit
+    auth, missing, limited = status == 401.0 or status == 403.0, status == 404.0, status == 429.0
+    other = status >= 400.0 and status < 500.0 and not (auth or missing or limited)
+    size, spent = _log_of(response_bytes, 1.0, 1.0), _log_of(duration, 0.0, 1e-3)
+    values[at.V_DONE] = np.float32(1.0 if status == status else 0.0)
+    values[at.V_AUTH] = np.float32(1.0 if auth else 0.0)
+    values[at.V_MISSING] = np.float32(1.0 if missing else 0.0)
+    values[at.V_LIMITED] = np.float32(1.0 if limited else 0.0)
+    values[at.V_CLIENT_ERROR] = np.float32(1.0 if other else 0.0)
+    values[at.V_SERVER_ERROR] = np.float32(1.0 if status >= 500.0 else 0.0)
+    _count_and_sum(values, at.V_IN_N, at.V_IN, tokens_in)
+    _count_and_sum(values, at.V_OUT_N, at.V_OUT, tokens_out)
+    values[at.V_ASKED] = np.float32(limit if both else 0.0)
+    values[at.V_USED] = np.float32(tokens_out if both else 0.0)
+    _count_and_sum(values, at.V_RESPONSE_N, at.V_RESPONSE, size)
+    _count_and_sum(values, at.V_DURATION_N, at.V_DURATION, spent)
+    values[at.V_REFUSED] = np.float32(refused)
+
+
 @_compiled
 def _fill_values(  # type: ignore[no-untyped-def]
-    time, duration, method, method_start, method_stop, referer, request_bytes, asked, created, prompt_length,
-    status, input_tokens, output_tokens, response_bytes, refused, values,
+    time, method, method_start, method_stop, referer, request_bytes, limit, created, prompt_length,
+    status, tokens_in, tokens_out, response_bytes, duration, refused, path_code, paths, agent_code, agents_of, values,
 ):  # fmt: skip
-    """Fill the values that are numbers of the event itself."""
+    """Fill the values of events, float32[n, VALUES]."""
     for i in range(len(time)):
-        values[i, at.V_POST] = _method_code(method, method_start[i], method_stop[i])
-        values[i, at.V_REFERER] = referer[i]
-        values[i, at.V_REQUEST] = _log_of(request_bytes[i], 1.0, 1.0)
-        values[i, at.V_CAP] = _log_of(asked[i], 1.0, 1.0)
-        values[i, at.V_AGE] = _account_age(time[i], created[i])
-        values[i, at.V_PROMPT] = _log_of(prompt_length[i], 1.0, 1.0)
-        values[i, at.V_ASKED] = asked[i]
-        values[i, at.V_DURATION] = _log_of(duration[i], 0.0, 1e-3)
-        values[i, at.V_STATUS] = status[i]
-        values[i, at.V_IN] = input_tokens[i]
-        values[i, at.V_OUT] = output_tokens[i]
-        values[i, at.V_RESPONSE] = _log_of(response_bytes[i], 1.0, 1.0)
-        values[i, at.V_REFUSED] = refused[i]
+        path = path_code[i]
+        _describe_request(
+            values[i], time[i], _method_code(method, method_start[i], method_stop[i]), referer[i], request_bytes[i],
+            limit[i], created[i], prompt_length[i], paths[path, 0], paths[path, 1], paths[path, 2], paths[path, 3],
+            paths[path, 4], agents_of[agent_code[i]],
+        )  # fmt: skip
+        _describe_answer(values[i], status[i], tokens_in[i], tokens_out[i], response_bytes[i], duration[i], refused[i])
 
 
 @_compiled
 def _fill_hashes(  # type: ignore[no-untyped-def]
-    address, network, account, credential, fingerprint, model, prompt, path_code, path_hashes, path_numbers,
-    agent_code, agent_hash, agent_class_of, hashes, values,
+    address, network, account, credential, fingerprint, model, prompt, path_code, path_hashes, agent_code, agent_hash, hashes,
 ):  # fmt: skip
-    """Fill the hashes, and the values that depend on the path and the user agent alone."""
+    """Fill the hashes of events: uint64[n, HASHES]."""
     for i in range(len(address)):
         path, agent = path_code[i], agent_code[i]
         hashes[i, at.H_CLIENT] = account[i] if account[i] != 0 else address[i]
@@ -142,12 +207,6 @@ def _fill_hashes(  # type: ignore[no-untyped-def]
         hashes[i, at.H_PATH] = path_hashes[path, 0]
         hashes[i, at.H_MODEL] = model[i]
         hashes[i, at.H_CREDENTIAL] = credential[i]
-        values[i, at.V_DEPTH] = path_numbers[path, 0]
-        values[i, at.V_LENGTH] = path_numbers[path, 1]
-        values[i, at.V_QUERY] = path_numbers[path, 2]
-        values[i, at.V_ASSET] = path_numbers[path, 3]
-        values[i, at.V_PROBE] = path_numbers[path, 4]
-        values[i, at.V_AGENT] = agent_class_of[agent]
 
 
 @_compiled
@@ -196,18 +255,16 @@ def _numbers(column: pa.Array) -> Floats:
 
 
 @_compiled
-def _log_of_one(value, shift, floor):  # type: ignore[no-untyped-def]
-    return _log_of(value, shift, floor)
+def _describe_requests(times, numbers, values):  # type: ignore[no-untyped-def]
+    """Fill what is known at arrival from `Described.numbers`, float64[n, 12]."""
+    for i in range(len(times)):
+        n = numbers[i]
+        _describe_request(values[i], times[i], n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11])
 
 
 @_compiled
-def _take_logs(values, times):  # type: ignore[no-untyped-def]
-    """Turn bytes, tokens, moment of creation and characters of arrivals into their logs."""
-    for i in range(len(times)):
-        values[i, at.V_REQUEST] = _log_of(values[i, at.V_REQUEST], 1.0, 1.0)
-        values[i, at.V_CAP] = _log_of(values[i, at.V_CAP], 1.0, 1.0)
-        values[i, at.V_AGE] = _account_age(times[i], values[i, at.V_AGE])
-        values[i, at.V_PROMPT] = _log_of(values[i, at.V_PROMPT], 1.0, 1.0)
+def _describe_one_answer(values, status, tokens_in, tokens_out, response_bytes, duration, refused):  # type: ignore[no-untyped-def]
+    _describe_answer(values, status, tokens_in, tokens_out, response_bytes, duration, refused)
 
 
 def _recall(column: dict[str, pa.Array], end: Integers, hashes: npt.NDArray[np.uint64]) -> None:
@@ -234,7 +291,7 @@ def _prompt_lengths(column: dict[str, pa.Array]) -> pa.Array:
 
 
 def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+    return math.nan if value is None else float(value)
 
 
 class Preparer:
@@ -275,40 +332,40 @@ class Preparer:
         time = column["time"].to_numpy(zero_copy_only=False).astype(np.int64)
         duration = _numbers(column["duration"])
         end = time + np.rint(np.nan_to_num(duration) * MICROSECONDS).astype(np.int64)
-        hashes, values = np.empty((n, at.HASHES), np.uint64), np.empty((n, at.VALUES))
-        self._hash(column, hashes, values)
-        methods = text_spans(column["method"])
+        path_codes, paths = _coded(column["path"])
+        agent_codes, user_agents = _coded(column["user_agent"])
+        hashes, values = np.empty((n, at.HASHES), np.uint64), np.zeros((n, at.VALUES), np.float32)
+        path_hashes = np.array([(self._one["path"](p), self._path_of(p)) for p in paths], np.uint64)
+        agent_hashes = np.array([self._agent_of(a) for a in user_agents], np.uint64)
+        self._hash(column, path_codes, path_hashes, agent_codes, agent_hashes, hashes)
         refused = pc.is_in(column["verdict"], value_set=pa.array(["challenge", "block"]))
         _fill_values(
-            time, duration, *methods, column["referer"].is_valid().to_numpy(zero_copy_only=False),
+            time, *text_spans(column["method"]), column["referer"].is_valid().to_numpy(zero_copy_only=False),
             *(_numbers(column[name]) for name in ("request_bytes", "max_tokens", "account_created")),
             _numbers(_prompt_lengths(column)),
             *(_numbers(column[name]) for name in ("status", "input_tokens", "output_tokens", "response_bytes")),
-            refused.to_numpy(zero_copy_only=False), values,
+            duration, refused.to_numpy(zero_copy_only=False),
+            path_codes, np.array([_path_numbers(p) for p in paths]),
+            agent_codes, np.array([agents.agent_class(a) for a in user_agents], np.float64), values,
         )  # fmt: skip
         if "end" in column:
             _recall(column, end, hashes)
         return Events(time, end, hashes, values, np.arange(first_row, first_row + n))
 
-    def _hash(self, column: dict[str, pa.Array], hashes: npt.NDArray[np.uint64], values: Floats) -> None:
-        """Fill the hashes, and the values that are looked up by path and user agent."""
+    def _hash(self, column: dict[str, pa.Array], path_codes: Any, path_hashes: Any, agent_codes: Any, agent_hashes: Any,
+              hashes: npt.NDArray[np.uint64]) -> None:  # fmt: skip
+        """Fill the hashes; those of paths and user agents are given by code."""
         data, start, stop = text_spans(column["ip"])
         address = self._address.of_spans(data, start, stop)
         _network_ends(data, start, stop)
         network = self._network.of_spans(data, start, stop)
         for i in np.flatnonzero(stop == -2):
             network[i] = self._one["network"](network_text(column["ip"][i].as_py()))
-        path_codes, paths = _coded(column["path"])
-        agent_codes, agents = _coded(column["user_agent"])
         _fill_hashes(
             address, network, self._account.of_column(column["account"]), self._credential.of_column(column["credential"]),
             self._fingerprint.of_column(column["fingerprint"]), self._model.of_column(column["model"]),
             self._prompt.of_spans(*fold_all(*text_spans(column["prompt"]))),
-            path_codes, np.array([(self._one["path"](p), self._path_of(p)) for p in paths], np.uint64),
-            np.array([_path_numbers(p) for p in paths]),
-            agent_codes, np.array([self._agent_of(a) for a in agents], np.uint64),
-            np.array([agent_class(a) for a in agents], np.float64),
-            hashes, values,
+            path_codes, path_hashes, agent_codes, agent_hashes, hashes,
         )  # fmt: skip
 
     # --- one event -----------------------------------------------------------------------------------------------------
@@ -322,7 +379,7 @@ class Preparer:
         return self._one["account"](client), self._one["address"](client)
 
     def described(self, event: Event) -> Described:
-        """Return what `gathered` turns into a row: time in µs, hashes, values with their logs not yet taken."""
+        """Return what `gathered` turns into a row: time in µs, hashes, numbers of the request."""
         one, time = self._one, microseconds(event.time)
         hashes = [0] * at.HASHES
         hashes[at.H_ADDRESS] = one["address"](event.ip)
@@ -335,38 +392,30 @@ class Preparer:
         hashes[at.H_TEMPLATE] = (
             self._path_of(event.path) if event.prompt is None else self._prompt.of_bytes(fold(event.prompt))
         )
-        values = [math.nan] * at.VALUES
-        values[at.V_DEPTH : at.V_PROBE + 1] = _path_numbers(event.path)
-        values[at.V_AGENT] = agent_class(event.user_agent)
-        values[at.V_POST] = _method_number(event.method)
-        values[at.V_REFERER] = event.referer is not None
-        values[at.V_ASKED] = values[at.V_CAP] = _or_nan(event.max_tokens)
-        values[at.V_REQUEST] = _or_nan(event.request_bytes)
-        values[at.V_AGE] = _or_nan(event.account_created)
-        values[at.V_PROMPT] = math.nan if event.prompt is None else len(event.prompt)
-        return time, hashes, values
+        return time, hashes, (
+            _method_number(event.method), float(event.referer is not None), _or_nan(event.request_bytes),
+            _or_nan(event.max_tokens), _or_nan(event.account_created),
+            math.nan if event.prompt is None else float(len(event.prompt)),
+            *_path_numbers(event.path), float(agents.agent_class(event.user_agent)),
+        )  # fmt: skip
 
-    def completion(self, values: Floats, event: Event) -> None:
-        """Add what is known when the response has ended to the values (float64[VALUES]) of the event's arrival."""
-        missing = float("nan")
-        values[at.V_DURATION] = missing if event.duration is None else _log_of_one(float(event.duration), 0.0, 1e-3)
-        values[at.V_STATUS] = missing if event.status is None else event.status
-        values[at.V_IN] = missing if event.input_tokens is None else event.input_tokens
-        values[at.V_OUT] = missing if event.output_tokens is None else event.output_tokens
-        size = event.response_bytes
-        values[at.V_RESPONSE] = missing if size is None else _log_of_one(float(size), 1.0, 1.0)
-        values[at.V_REFUSED] = event.verdict in ("challenge", "block")
+    def completion(self, values: Values, event: Event) -> None:
+        """Add what is known when the response has ended to the values (float32[VALUES]) of the event's arrival."""
+        _describe_one_answer(
+            values, _or_nan(event.status), _or_nan(event.input_tokens), _or_nan(event.output_tokens),
+            _or_nan(event.response_bytes), _or_nan(event.duration), float(event.verdict in ("challenge", "block")),
+        )  # fmt: skip
 
 
-Described = tuple[int, list[int], list[float]]
+Described = tuple[int, list[int], tuple[float, ...]]
 
 
 def gathered(described: list[Described]) -> Events:
     """Return events that `Preparer.described`, one row each."""
-    times, hashes, values = zip(*described, strict=True)
-    moments, rows = np.array(times), np.array(values)
-    _take_logs(rows, moments)
-    return Events(moments, moments.copy(), np.array(hashes, np.uint64), rows, np.arange(len(moments)))
+    times, hashes, numbers = zip(*described, strict=True)
+    moments, values = np.array(times), np.zeros((len(times), at.VALUES), np.float32)
+    _describe_requests(moments, np.array(numbers), values)
+    return Events(moments, moments.copy(), np.array(hashes, np.uint64), values, np.arange(len(moments)))
 
 
 _METHODS = {"GET": 0.0, "POST": 1.0}

@@ -15,17 +15,29 @@ from decimal import Decimal
 import numpy as np
 from numba import njit
 
+from classifier.features import agents
 from classifier.features import layout as at
-from classifier.features.numerics import count_bits, exp2, log2_positive, prefetch
-from classifier.features.spec import ENTITIES, GENERATION_S, HALF_LIVES_S, MEASURE_INDEX, REQUEST
+from classifier.features.numerics import adder, count_bits, exp2_of_part, log2_positive, power_of_2, prefetch, scaler
+from classifier.features.spec import COLUMN, ENTITIES, GENERATION_S, HALF_LIVES_S, MEASURE_INDEX, MEASURES, REQUEST
 
 _compiled = njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 """No reference counts in the kernel: it allocates nothing, and counting would take as long as the work."""
 _inlined = njit(cache=True, nogil=True, error_model="numpy", forceinline=True, _nrt=False)
+_add_ages, _add_traits, _add_answers, _add_own_answers = (
+    adder(*run) for run in (at.AGES, at.TRAITS, at.ANSWERS, at.OWN_ANSWERS)
+)
+_add_squared_traits, _add_squared_answers = (
+    adder(*run, squared=True) for run in (at.SQUARED_TRAITS, at.SQUARED_ANSWERS)
+)
+_OWN_COLUMNS = tuple(COLUMN.get(f"client_{measure.name}", -1) for measure in MEASURES)
+"""The column of each measure of a client; a tuple, so that the compiler knows them."""
+_write_habits = scaler(at.REPEATS, COLUMN["client_repeat_share"], at.DECLARED_BOTS - at.REPEATS + 1)
+_write_page_gaps = scaler(at.PAGE_1, COLUMN["client_page_gap_under_1s"], 3)
+_write_errors = scaler(at.LIMITED, COLUMN["client_limited_share_4096s"], 3)
 NAN = math.nan
 ONE = np.uint64(1)
 ZERO = np.uint64(0)
-BLOCK = 1024
+BLOCK = 256
 """Transitions after which the next entity kind has its turn: their event rows fit a core's cache."""
 AHEAD = 5
 """Transitions between asking for a profile's cache lines and using them."""
@@ -33,12 +45,12 @@ EVERYONE = ENTITIES.index("everyone")
 
 EPOCH_LIVES = 512
 """Half-lives between two landmarks: weights stay below 2^512, and a sum of one epoch is 2^-512 of itself in the next."""
-EPOCH_US = EPOCH_LIVES * HALF_LIVES_S[0] * 1_000_000
 """Epochs are counted in those of the shortest half-life; the longer ones begin at every 8th, 64th … of them."""
-GENERATION_US = GENERATION_S * 1_000_000
 _SHIFTS = np.array([h.bit_length() - 1 for h in HALF_LIVES_S])
 assert all(1 << s == h for s, h in zip(_SHIFTS.tolist(), HALF_LIVES_S, strict=True)), "half-lives are powers of two"
-_LIVES_PER_US = np.array([1e-6 / h for h in HALF_LIVES_S])
+_SHIFTS_OF_EPOCHS = _SHIFTS + (EPOCH_LIVES.bit_length() - 1)
+_LAST_LIFE = EPOCH_LIVES - 1
+assert HALF_LIVES_S == (1, 8, 64, 512, 4096, 65536), "`_weigh` has these"
 _PER_S = np.array([0.6931471805599453 / h for h in HALF_LIVES_S])
 """A steady rate r keeps a decayed count of r h / ln 2."""
 _FIRST_SECOND = np.array([1.0 - 2.0 ** (-1.0 / h) for h in HALF_LIVES_S])
@@ -133,98 +145,135 @@ M_TEMPLATES = MEASURE_INDEX["distinct_templates"]
 
 
 @_inlined
-def _weigh(moments, i, time, arrival, origin):
-    """Fill moment `i` for `time` (µs); rates, and the weights that only arrivals need, where it is one."""
-    whole = np.int64(time)
-    epoch = whole // EPOCH_US
-    moments[i, M_EPOCH] = epoch
-    moments[i, M_GENERATION] = whole // GENERATION_US
-    for j in range(6):
-        if arrival or j in (W_64, W_4096, W_65536):
-            number = epoch >> _SHIFTS[j]
-            weight = exp2((whole - (number << _SHIFTS[j]) * EPOCH_US) * _LIVES_PER_US[j])
-            moments[i, j] = weight
-            if arrival:
-                since = number - origin[j, 0]
-                begun = origin[j, 1] * (1.0 if since == 0.0 else _SHRINK if since == 1.0 else 0.0)
-                lived = weight - begun if since >= 0.0 else 0.0
-                moments[i, R_1 + j] = _PER_S[j] / max(lived, weight * _FIRST_SECOND[j])
+def _part(whole, seconds, shift):
+    """Return 2^part of the half-lives of 2^shift seconds that have passed at `whole` µs: in [1, 2)."""
+    length = np.int64(1_000_000) << shift
+    return exp2_of_part((whole - (seconds >> shift) * length) * (1.0 / length))
 
 
 @_inlined
-def _begin(origin, start):
-    """Fill epoch and weight of the engine's first moment (µs) per half-life, float64[6, 2].
+def _weight(part, lives):
+    """Return 2^(lives since the landmark) times 2^part."""
+    return part * power_of_2(lives & _LAST_LIFE)
+
+
+@_inlined
+def _shorter(part, lives, bits):
+    """Return the 2^part of a half-life that is shorter by 2^bits, 3 or 4, and of which `lives` have passed."""
+    square = part * part
+    fourth = square * square
+    eighth = fourth * fourth
+    return (eighth * eighth if bits == 4 else eighth) * power_of_2(-(lives & ((1 << bits) - 1)))
+
+
+@_inlined
+def _weigh(moment, time):
+    """Fill the epoch, the generation and the weights of the moment `time` (µs).
+
+    A weight is 2^(whole + part) of the half-lives since its landmark. 2^part is computed for every other half-life; squared
+    three or four times it is that of the next shorter one, with a relative error of 16 times that of the first.
+    """
+    whole = np.int64(time)
+    seconds = whole // 1_000_000
+    moment[M_EPOCH] = seconds >> _SHIFTS_OF_EPOCHS[0]
+    moment[M_GENERATION] = seconds // GENERATION_S
+    part = _part(whole, seconds, 16)
+    moment[W_65536] = _weight(part, seconds >> 16)
+    moment[W_4096] = _weight(_shorter(part, seconds >> 12, 4), seconds >> 12)
+    part = _part(whole, seconds, 9)
+    moment[W_512] = _weight(part, seconds >> 9)
+    moment[W_64] = _weight(_shorter(part, seconds >> 6, 3), seconds >> 6)
+    part = _part(whole, seconds, 3)
+    moment[W_8] = _weight(part, seconds >> 3)
+    moment[W_1] = _weight(_shorter(part, seconds, 3), seconds)
+
+
+@_inlined
+def _weigh_rates(moment, origin):
+    """Fill what turns decayed counts into rates at a moment whose weights are there."""
+    seconds_of_epoch = np.int64(moment[M_EPOCH])
+    for j in range(6):
+        since = (seconds_of_epoch >> _SHIFTS[j]) - origin[j, 0]
+        begun = origin[j, 1] * (1.0 if since == 0.0 else _SHRINK if since == 1.0 else 0.0)
+        lived = moment[j] - begun if since >= 0.0 else 0.0
+        moment[R_1 + j] = max(lived, moment[j] * _FIRST_SECOND[j])
+    for j in range(6):
+        moment[R_1 + j] = _PER_S[j] / moment[R_1 + j]
+
+
+@_inlined
+def _begin(origin, start, moment):
+    """Fill epoch and weight of the engine's first moment (µs) per half-life, float64[6, 2]; `moment` is room to work in.
 
     An engine that has just started has not seen a whole half-life: its rates divide by the weight that it has lived, at
     least a second of it.
     """
-    whole = np.int64(start)
+    _weigh(moment, start)
     for j in range(6):
-        number = (whole // EPOCH_US) >> _SHIFTS[j]
-        origin[j, 0] = number
-        origin[j, 1] = exp2((whole - (number << _SHIFTS[j]) * EPOCH_US) * _LIVES_PER_US[j])
+        origin[j, 0] = np.int64(moment[M_EPOCH]) >> _SHIFTS[j]
+        origin[j, 1] = moment[j]
 
 
 @_inlined
-def _shrink(state, slot, begin, end, epochs):
+def _shrink(record, begin, end, epochs):
     for i in range(begin, end):
-        value = state[slot, i] * _SHRINK
-        state[slot, i] = value if epochs == 1 and abs(value) >= _GONE else 0.0
+        value = record[i] * _SHRINK
+        record[i] = value if epochs == 1 and abs(value) >= _GONE else 0.0
 
 
 @_compiled
-def rebase(state, slot, epoch, own):
+def rebase(record, epoch, own):
     """Write the sums of a profile in a later epoch (float64, counted in the shortest half-life's)."""
-    old, new = np.int64(state[slot, at.EPOCH]), np.int64(epoch)
-    state[slot, at.EPOCH] = epoch
+    old, new = np.int64(record[at.EPOCH]), np.int64(epoch)
+    record[at.EPOCH] = epoch
     if own:
-        _shrink(state, slot, at.N_1, at.N_1 + 1, new - old)
+        _shrink(record, at.N_1, at.N_1 + 1, new - old)
     if new >> 3 != old >> 3:
-        _shrink(state, slot, at.N_8, at.N_8 + 1, (new >> 3) - (old >> 3))
+        _shrink(record, at.N_8, at.N_8 + 1, (new >> 3) - (old >> 3))
     if new >> 6 != old >> 6:
         epochs = (new >> 6) - (old >> 6)
-        _shrink(state, slot, at.N_64, at.N_64 + 1, epochs)
+        _shrink(record, at.N_64, at.N_64 + 1, epochs)
         if own:
-            _shrink(state, slot, at.DONE_64, at.GAP_Q_64 + 1, epochs)
+            _shrink(record, at.DONE_64, at.GAP_Q_64 + 1, epochs)
     if own and new >> 9 != old >> 9:
-        _shrink(state, slot, at.N_512, at.N_512 + 1, (new >> 9) - (old >> 9))
+        _shrink(record, at.N_512, at.N_512 + 1, (new >> 9) - (old >> 9))
     if new >> 12 != old >> 12:
         epochs = (new >> 12) - (old >> 12)
-        _shrink(state, slot, at.DONE, at.N + 1, epochs)
-        _shrink(state, slot, at.GAP_N, at.REFERERS + 1, epochs)
+        _shrink(record, at.DONE, at.N + 1, epochs)
+        _shrink(record, at.GAP_N, at.REFERERS + 1, epochs)
         if own:
-            _shrink(state, slot, at.LIMITED, at.LONG_END, epochs)
+            _shrink(record, at.LIMITED, at.LONG_END, epochs)
     if new >> 16 != old >> 16:
         epochs = (new >> 16) - (old >> 16)
-        _shrink(state, slot, at.N_65536, at.N_65536 + 1, epochs)
+        _shrink(record, at.N_65536, at.N_65536 + 1, epochs)
         if own:
-            _shrink(state, slot, at.OUT_65536, at.OUT_65536 + 1, epochs)
+            _shrink(record, at.OUT_65536, at.OUT_65536 + 1, epochs)
 
 
 @_compiled
-def rotate(state, words, slot, generation, own):
+def rotate(record, words, generation, own):
     """Turn the sketches of a profile to a later generation."""
     begin = at.OWN_SKETCH if own else at.GROUP_SKETCH
     size = at.OWN_BITMAPS if own else at.GROUP_BITMAPS
-    next_one = generation == state[slot, at.GENERATION] + 1.0
+    next_one = generation == record[at.GENERATION] + 1.0
     for i in range(begin, begin + size):
-        words[slot, size + i] = words[slot, i] if next_one else ZERO
-        words[slot, i] = ZERO
-    state[slot, at.GENERATION] = generation
+        words[size + i] = words[i] if next_one else ZERO
+        words[i] = ZERO
+    record[at.GENERATION] = generation
 
 
 @_inlined
-def _bring_to(state, words, slot, now, moments, m, own):
+def _bring_to(record, words, now, moment, own):
     """Make `now`, not before the profile's newest transition, its newest."""
-    state[slot, at.LAST] = now
-    if moments[m, M_EPOCH] != state[slot, at.EPOCH]:
-        rebase(state, slot, moments[m, M_EPOCH], own)
-    if moments[m, M_GENERATION] != state[slot, at.GENERATION]:
-        rotate(state, words, slot, moments[m, M_GENERATION], own)
+    record[at.LAST] = now
+    if moment[M_EPOCH] != record[at.EPOCH]:
+        rebase(record, moment[M_EPOCH], own)
+    if moment[M_GENERATION] != record[at.GENERATION]:
+        rotate(record, words, moment[M_GENERATION], own)
 
 
 @_inlined
-def _mark(words, slot, begin, size, length, key):
+def _mark(words, begin, size, length, key):
     """Set the key's bit in a bitmap of `length` words, unless the key is absent; `size` words are a generation.
 
     Return 1.0 if it was set already in either generation, else 0.0.
@@ -232,8 +281,8 @@ def _mark(words, slot, begin, size, length, key):
     bit = (key >> np.uint64(32)) & np.uint64(64 * length - 1)
     word = begin + np.int64(bit >> np.uint64(6))
     mask = (ONE if key != ZERO else ZERO) << (bit & np.uint64(63))
-    seen = ((words[slot, word] | words[slot, size + word]) & mask) != ZERO
-    words[slot, word] |= mask
+    seen = ((words[word] | words[size + word]) & mask) != ZERO
+    words[word] |= mask
     return 1.0 if seen else 0.0
 
 
@@ -244,158 +293,102 @@ def _gap(now, previous):
 
 
 @_inlined
-def _known(value):
-    return 0.0 if math.isnan(value) else 1.0
-
-
-@_inlined
-def _or_0(value):
-    return 0.0 if math.isnan(value) else value
-
-
-@_inlined
 def _is(truth):
     return 1.0 if truth else 0.0
 
 
 @_inlined
-def _arrive(state, slot, now, moments, m, values, event, gap):
+def _arrive(record, now, moment, values, gap):
     """Record an arrival in the sums that every profile has."""
-    w = moments[m, W_4096]
-    state[slot, at.N_8] += moments[m, W_8]
-    state[slot, at.N_64] += moments[m, W_64]
-    state[slot, at.N] += w
-    state[slot, at.N_65536] += moments[m, W_65536]
-    state[slot, at.TOTAL] += 1.0
-    state[slot, at.IN_FLIGHT] += 1.0
-    state[slot, at.GAP_N] += w * _known(gap)
-    state[slot, at.GAP_S] += w * _or_0(gap)
-    state[slot, at.GAP_Q] += w * _or_0(gap * gap)
-    state[slot, at.PREVIOUS] = now
-    state[slot, at.AGE_N] += w * _known(values[event, at.V_AGE])
-    state[slot, at.AGE_S] += w * _or_0(values[event, at.V_AGE])
-    state[slot, at.POSTS] += w * _is(values[event, at.V_POST] == 1.0)
-    state[slot, at.REFERERS] += w * values[event, at.V_REFERER]
+    w = moment[W_4096]
+    record[at.N_8] += moment[W_8]
+    record[at.N_64] += moment[W_64]
+    record[at.N] += w
+    record[at.N_65536] += moment[W_65536]
+    record[at.TOTAL] += 1.0
+    record[at.IN_FLIGHT] += 1.0
+    if gap == gap:
+        record[at.GAP_N] += w
+        record[at.GAP_S] += w * gap
+        record[at.GAP_Q] += w * (gap * gap)
+    record[at.PREVIOUS] = now
+    _add_ages(record, values, w)
 
 
 @_inlined
-def _arrive_own(state, words, slot, now, moments, m, hashes, values, event, gap):
+def _arrive_own(record, words, now, moment, hashes, values, gap):
     """Record an arrival in the sums and sketches that only clients have."""
-    w, short = moments[m, W_4096], moments[m, W_64]
-    state[slot, at.N_1] += moments[m, W_1]
-    state[slot, at.N_512] += moments[m, W_512]
-    state[slot, at.GAP_N_64] += short * _known(gap)
-    state[slot, at.GAP_S_64] += short * _or_0(gap)
-    state[slot, at.GAP_Q_64] += short * _or_0(gap * gap)
+    w, short = moment[W_4096], moment[W_64]
+    record[at.N_1] += moment[W_1]
+    record[at.N_512] += moment[W_512]
+    if gap == gap:
+        record[at.GAP_N_64] += short
+        record[at.GAP_S_64] += short * gap
+        record[at.GAP_Q_64] += short * (gap * gap)
     begin, size = at.OWN_SKETCH, at.OWN_BITMAPS
-    _mark(words, slot, begin + at.ADDRESSES, size, at.ADDRESSES_WORDS, hashes[event, at.H_ADDRESS])
-    _mark(words, slot, begin + at.FINGERPRINTS, size, at.FINGERPRINTS_WORDS, hashes[event, at.H_FINGERPRINT])
-    _mark(words, slot, begin + at.TEMPLATES, size, at.TEMPLATES_WORDS, hashes[event, at.H_TEMPLATE])
-    _mark(words, slot, begin + at.MODELS, size, at.MODELS_WORDS, hashes[event, at.H_MODEL])
-    _mark(words, slot, begin + at.CREDENTIALS, size, at.CREDENTIALS_WORDS, hashes[event, at.H_CREDENTIAL])
-    path = hashes[event, at.H_PATH]
-    state[slot, at.REVISITS] += w * _mark(words, slot, begin + at.PATHS, size, at.PATHS_WORDS, path)
-    state[slot, at.REPEATS] += w * _is(words[slot, at.NEWEST_PATH] == path)
-    words[slot, at.NEWEST_PATH] = path
-    state[slot, at.OTHER_METHODS] += w * _is(values[event, at.V_POST] < 0.0)
-    state[slot, at.ASSETS] += w * values[event, at.V_ASSET]
-    state[slot, at.PROBES] += w * values[event, at.V_PROBE]
-    state[slot, at.QUERIES] += w * values[event, at.V_QUERY]
-    depth, length = values[event, at.V_DEPTH], values[event, at.V_LENGTH]
-    state[slot, at.DEPTH_S] += w * depth
-    state[slot, at.DEPTH_Q] += w * (depth * depth)
-    state[slot, at.LENGTH_S] += w * length
-    state[slot, at.LENGTH_Q] += w * (length * length)
-    agent = values[event, at.V_AGENT]
-    state[slot, at.NO_AGENTS] += w * _is(agent == 0.0)
-    state[slot, at.BROWSERS] += w * _is(agent == 1.0)
-    state[slot, at.SDKS] += w * _is(agent == 2.0)
-    state[slot, at.DECLARED_BOTS] += w * _is(agent == 3.0)
-    value = values[event, at.V_REQUEST]
-    state[slot, at.REQUEST_N] += w * _known(value)
-    state[slot, at.REQUEST_S] += w * _or_0(value)
-    state[slot, at.REQUEST_Q] += w * _or_0(value * value)
-    value = values[event, at.V_CAP]
-    state[slot, at.CAP_N] += w * _known(value)
-    state[slot, at.CAP_S] += w * _or_0(value)
-    value = values[event, at.V_PROMPT]
-    state[slot, at.PROMPT_N] += w * _known(value)
-    state[slot, at.PROMPT_S] += w * _or_0(value)
-    state[slot, at.PROMPT_Q] += w * _or_0(value * value)
-    if values[event, at.V_ASSET] == 1.0:
+    _mark(words, begin + at.ADDRESSES, size, at.ADDRESSES_WORDS, hashes[at.H_ADDRESS])
+    _mark(words, begin + at.FINGERPRINTS, size, at.FINGERPRINTS_WORDS, hashes[at.H_FINGERPRINT])
+    _mark(words, begin + at.TEMPLATES, size, at.TEMPLATES_WORDS, hashes[at.H_TEMPLATE])
+    _mark(words, begin + at.MODELS, size, at.MODELS_WORDS, hashes[at.H_MODEL])
+    _mark(words, begin + at.CREDENTIALS, size, at.CREDENTIALS_WORDS, hashes[at.H_CREDENTIAL])
+    path = hashes[at.H_PATH]
+    record[at.REVISITS] += w * _mark(words, begin + at.PATHS, size, at.PATHS_WORDS, path)
+    record[at.REPEATS] += w * _is(words[at.NEWEST_PATH] == path)
+    words[at.NEWEST_PATH] = path
+    _add_traits(record, values, w)
+    _add_squared_traits(record, values, w)
+    if values[at.V_ASSET] == 1.0:
         return
-    previous = state[slot, at.PREVIOUS_PAGE]
-    page_gap = gap if previous == state[slot, at.PREVIOUS] else _gap(now, previous)
-    elapsed = now - previous if previous >= 0.0 else np.inf
-    state[slot, at.PAGE_N] += w * _known(page_gap)
-    state[slot, at.PAGE_S] += w * _or_0(page_gap)
-    state[slot, at.PAGE_Q] += w * _or_0(page_gap * page_gap)
-    state[slot, at.PAGE_1] += w * _is(elapsed < 1e6)
-    state[slot, at.PAGE_8] += w * _is(1e6 <= elapsed < 8e6)
-    state[slot, at.PAGE_64] += w * _is(8e6 <= elapsed < 64e6)
-    state[slot, at.PREVIOUS_PAGE] = now
+    previous = record[at.PREVIOUS_PAGE]
+    if previous >= 0.0:
+        page_gap = gap if previous == record[at.PREVIOUS] else _gap(now, previous)
+        elapsed = now - previous
+        record[at.PAGE_N] += w
+        record[at.PAGE_S] += w * page_gap
+        record[at.PAGE_Q] += w * (page_gap * page_gap)
+        record[at.PAGE_1] += w * _is(elapsed < 1e6)
+        record[at.PAGE_8] += w * _is(1e6 <= elapsed < 8e6)
+        record[at.PAGE_64] += w * _is(8e6 <= elapsed < 64e6)
+    record[at.PREVIOUS_PAGE] = now
 
 
 @_inlined
-def _mark_group(words, slot, hashes, event, columns):
+def _mark_group(words, hashes, columns):
     """Mark the sketches that are read of this kind of group."""
     begin, size = at.GROUP_SKETCH, at.GROUP_BITMAPS
     if columns[M_CLIENTS] >= 0:
-        _mark(words, slot, begin + at.CLIENTS, size, at.CLIENTS_WORDS, hashes[event, at.H_CLIENT])
+        _mark(words, begin + at.CLIENTS, size, at.CLIENTS_WORDS, hashes[at.H_CLIENT])
     if columns[M_ADDRESSES] >= 0:
-        _mark(words, slot, begin + at.ADDRESSES, size, at.ADDRESSES_WORDS, hashes[event, at.H_ADDRESS])
+        _mark(words, begin + at.ADDRESSES, size, at.ADDRESSES_WORDS, hashes[at.H_ADDRESS])
     if columns[M_FINGERPRINTS] >= 0:
-        _mark(words, slot, begin + at.FINGERPRINTS, size, at.FINGERPRINTS_WORDS, hashes[event, at.H_FINGERPRINT])
+        _mark(words, begin + at.FINGERPRINTS, size, at.FINGERPRINTS_WORDS, hashes[at.H_FINGERPRINT])
     if columns[M_TEMPLATES] >= 0:
-        _mark(words, slot, begin + at.TEMPLATES, size, at.TEMPLATES_WORDS, hashes[event, at.H_TEMPLATE])
+        _mark(words, begin + at.TEMPLATES, size, at.TEMPLATES_WORDS, hashes[at.H_TEMPLATE])
     if columns[M_CREDENTIALS] >= 0:
-        _mark(words, slot, begin + at.CREDENTIALS, size, at.CREDENTIALS_WORDS, hashes[event, at.H_CREDENTIAL])
+        _mark(words, begin + at.CREDENTIALS, size, at.CREDENTIALS_WORDS, hashes[at.H_CREDENTIAL])
     if columns[M_PATHS] >= 0:
-        _mark(words, slot, begin + at.PATHS, size, at.PATHS_WORDS, hashes[event, at.H_PATH])
+        _mark(words, begin + at.PATHS, size, at.PATHS_WORDS, hashes[at.H_PATH])
 
 
 @_inlined
-def _complete(state, slot, moments, m, values, event, own):
+def _complete(record, moment, values, own):
     """Record a completion. One that botsieve refused ends the request in flight and adds nothing else."""
-    state[slot, at.IN_FLIGHT] -= 1.0
-    if values[event, at.V_REFUSED] == 1.0:
+    record[at.IN_FLIGHT] -= 1.0
+    if values[at.V_REFUSED] == 1.0:
         return
-    w = moments[m, W_4096]
-    status, out = values[event, at.V_STATUS], values[event, at.V_OUT]
-    auth = _is(status == 401.0 or status == 403.0)
-    state[slot, at.DONE] += w * _known(status)
-    state[slot, at.AUTH] += w * auth
-    state[slot, at.MISSING] += w * _is(status == 404.0)
-    state[slot, at.OUT_N] += w * _known(out)
-    state[slot, at.OUT_S] += w * _or_0(out)
+    w = moment[W_4096]
+    _add_answers(record, values, w)
     if not own:
         return
-    short = moments[m, W_64]
-    limited = _is(status == 429.0)
-    other = status >= 400.0 and status < 500.0 and status != 401.0 and status != 403.0 and status != 404.0
-    state[slot, at.OUT_65536] += moments[m, W_65536] * _or_0(out)
-    state[slot, at.DONE_64] += short * _known(status)
-    state[slot, at.AUTH_64] += short * auth
-    state[slot, at.LIMITED_64] += short * limited
-    state[slot, at.LIMITED] += w * limited
-    state[slot, at.CLIENT_ERRORS] += w * (_is(other) - limited)
-    state[slot, at.SERVER_ERRORS] += w * _is(status >= 500.0)
-    value = values[event, at.V_IN]
-    state[slot, at.IN_64] += short * _or_0(value)
-    state[slot, at.IN_N] += w * _known(value)
-    state[slot, at.IN_S] += w * _or_0(value)
-    state[slot, at.OUT_64] += short * _or_0(out)
-    both = w * _known(out + values[event, at.V_ASKED])
-    state[slot, at.ASKED] += both * _or_0(values[event, at.V_ASKED])
-    state[slot, at.USED] += both * _or_0(out)
-    value = values[event, at.V_RESPONSE]
-    state[slot, at.RESPONSE_N] += w * _known(value)
-    state[slot, at.RESPONSE_S] += w * _or_0(value)
-    state[slot, at.RESPONSE_Q] += w * _or_0(value * value)
-    value = values[event, at.V_DURATION]
-    state[slot, at.DURATION_N] += w * _known(value)
-    state[slot, at.DURATION_S] += w * _or_0(value)
-    state[slot, at.DURATION_Q] += w * _or_0(value * value)
+    short = moment[W_64]
+    _add_own_answers(record, values, w)
+    _add_squared_answers(record, values, w)
+    record[at.DONE_64] += short * values[at.V_DONE]
+    record[at.AUTH_64] += short * values[at.V_AUTH]
+    record[at.LIMITED_64] += short * values[at.V_LIMITED]
+    record[at.IN_64] += short * values[at.V_IN]
+    record[at.OUT_64] += short * values[at.V_OUT]
+    record[at.OUT_65536] += moment[W_65536] * values[at.V_OUT]
 
 
 @_inlined
@@ -404,9 +397,9 @@ def _share(part, whole):
 
 
 @_inlined
-def _put(out, row, column, value):
+def _put(out, column, value):
     if column >= 0:
-        out[row, column] = np.float32(value)
+        out[column] = np.float32(value)
 
 
 @_inlined
@@ -417,137 +410,128 @@ def _spread(mean, squares, per):
 
 
 @_inlined
-def _put_spread(out, row, mean_column, std_column, state, slot, first):
-    """Write mean and deviation from count, sum and sum of squares, which begin at `first`."""
-    per = _share(1.0, state[slot, first])
-    mean = state[slot, first + 1] * per
-    out[row, mean_column] = np.float32(mean)
-    out[row, std_column] = np.float32(_spread(mean, state[slot, first + 2], per))
+def _put_spread(out, mean_column, std_column, record, count, total, squares):
+    """Write mean and deviation from the places of the count, the sum and the sum of squares."""
+    per = _share(1.0, record[count])
+    mean = record[total] * per
+    out[mean_column] = np.float32(mean)
+    out[std_column] = np.float32(_spread(mean, record[squares], per))
 
 
 @_inlined
-def _distinct(words, slot, begin, size, length, table):
+def _distinct(words, begin, size, length, table):
     ones = 0
     for i in range(begin, begin + length):
-        ones += count_bits(words[slot, i] | words[slot, size + i])
+        ones += count_bits(words[i] | words[size + i])
     return table[ones]
 
 
 @_inlined
-def _read(state, words, slot, moments, m, columns, own, out, row):
+def _read(record, words, moment, columns, own, out):
     """Write the measures that clients and groups have, at a profile's newest transition, an arrival.
 
     `columns` int64[measures]: the column of each measure in `out`, -1 where it is no feature of this entity.
     """
     begin = at.OWN_SKETCH if own else at.GROUP_SKETCH
     size = at.OWN_BITMAPS if own else at.GROUP_BITMAPS
-    rate_64, rate_4096 = state[slot, at.N_64] * moments[m, R_64], state[slot, at.N] * moments[m, R_4096]
-    _put(out, row, columns[M_RATE_8], state[slot, at.N_8] * moments[m, R_8])
-    _put(out, row, columns[M_RATE_64], rate_64)
-    _put(out, row, columns[M_RATE_4096], rate_4096)
-    _put(out, row, columns[M_BURST_LONG], rate_64 / rate_4096)
+    rate_64, rate_4096 = record[at.N_64] * moment[R_64], record[at.N] * moment[R_4096]
+    _put(out, columns[M_RATE_8], record[at.N_8] * moment[R_8])
+    _put(out, columns[M_RATE_64], rate_64)
+    _put(out, columns[M_RATE_4096], rate_4096)
+    _put(out, columns[M_BURST_LONG], rate_64 / rate_4096)
     if columns[M_GAP_STD] >= 0:
-        per = _share(1.0, state[slot, at.GAP_N])
-        mean = state[slot, at.GAP_S] * per
-        _put(out, row, columns[M_GAP_MEAN], mean)
-        out[row, columns[M_GAP_STD]] = np.float32(_spread(mean, state[slot, at.GAP_Q], per))
-    _put(out, row, columns[M_IN_FLIGHT], state[slot, at.IN_FLIGHT])
-    _put(out, row, columns[M_SEEN], state[slot, at.TOTAL])
-    _put(out, row, columns[M_AGE], (state[slot, at.LAST] - state[slot, at.BORN]) * 1e-6)
-    per_request = 1.0 / state[slot, at.N]
-    _put(out, row, columns[M_POST], state[slot, at.POSTS] * per_request)
-    _put(out, row, columns[M_REFERER], state[slot, at.REFERERS] * per_request)
-    _put(out, row, columns[M_ACCOUNT_AGE], _share(state[slot, at.AGE_S], state[slot, at.AGE_N]))
-    per_answer = _share(1.0, state[slot, at.DONE])
-    _put(out, row, columns[M_AUTH], state[slot, at.AUTH] * per_answer)
-    _put(out, row, columns[M_MISSING], state[slot, at.MISSING] * per_answer)
+        per = _share(1.0, record[at.GAP_N])
+        mean = record[at.GAP_S] * per
+        _put(out, columns[M_GAP_MEAN], mean)
+        out[columns[M_GAP_STD]] = np.float32(_spread(mean, record[at.GAP_Q], per))
+    _put(out, columns[M_IN_FLIGHT], record[at.IN_FLIGHT])
+    _put(out, columns[M_SEEN], record[at.TOTAL])
+    _put(out, columns[M_AGE], (record[at.LAST] - record[at.BORN]) * 1e-6)
+    per_request = 1.0 / record[at.N]
+    _put(out, columns[M_POST], record[at.POSTS] * per_request)
+    _put(out, columns[M_REFERER], record[at.REFERERS] * per_request)
+    _put(out, columns[M_ACCOUNT_AGE], _share(record[at.AGE_S], record[at.AGE_N]))
+    per_answer = _share(1.0, record[at.DONE])
+    _put(out, columns[M_AUTH], record[at.AUTH] * per_answer)
+    _put(out, columns[M_MISSING], record[at.MISSING] * per_answer)
     if columns[M_OUT_MEAN] >= 0:
-        out[row, columns[M_OUT_MEAN]] = np.float32(_share(state[slot, at.OUT_S], state[slot, at.OUT_N]))
+        out[columns[M_OUT_MEAN]] = np.float32(_share(record[at.OUT_S], record[at.OUT_N]))
     if columns[M_PATHS] >= 0:
-        count = _distinct(words, slot, begin + at.PATHS, size, at.PATHS_WORDS, _COUNT_128)
-        out[row, columns[M_PATHS]] = np.float32(count)
+        count = _distinct(words, begin + at.PATHS, size, at.PATHS_WORDS, _COUNT_128)
+        out[columns[M_PATHS]] = np.float32(count)
     if columns[M_FINGERPRINTS] >= 0:
-        count = _distinct(words, slot, begin + at.FINGERPRINTS, size, at.FINGERPRINTS_WORDS, _COUNT_64)
-        out[row, columns[M_FINGERPRINTS]] = np.float32(count)
+        count = _distinct(words, begin + at.FINGERPRINTS, size, at.FINGERPRINTS_WORDS, _COUNT_64)
+        out[columns[M_FINGERPRINTS]] = np.float32(count)
     if columns[M_ADDRESSES] >= 0:
-        count = _distinct(words, slot, begin + at.ADDRESSES, size, at.ADDRESSES_WORDS, _COUNT_256)
-        out[row, columns[M_ADDRESSES]] = np.float32(count)
+        count = _distinct(words, begin + at.ADDRESSES, size, at.ADDRESSES_WORDS, _COUNT_256)
+        out[columns[M_ADDRESSES]] = np.float32(count)
     if columns[M_CREDENTIALS] >= 0:
-        count = _distinct(words, slot, begin + at.CREDENTIALS, size, at.CREDENTIALS_WORDS, _COUNT_64)
-        out[row, columns[M_CREDENTIALS]] = np.float32(count)
+        count = _distinct(words, begin + at.CREDENTIALS, size, at.CREDENTIALS_WORDS, _COUNT_64)
+        out[columns[M_CREDENTIALS]] = np.float32(count)
     if columns[M_TEMPLATES] >= 0:
-        count = _distinct(words, slot, begin + at.TEMPLATES, size, at.TEMPLATES_WORDS, _COUNT_128)
-        out[row, columns[M_TEMPLATES]] = np.float32(count)
+        count = _distinct(words, begin + at.TEMPLATES, size, at.TEMPLATES_WORDS, _COUNT_128)
+        out[columns[M_TEMPLATES]] = np.float32(count)
     if columns[M_CLIENTS] >= 0 and not own:
-        count = _distinct(words, slot, begin + at.CLIENTS, size, at.CLIENTS_WORDS, _COUNT_256)
-        out[row, columns[M_CLIENTS]] = np.float32(count)
+        count = _distinct(words, begin + at.CLIENTS, size, at.CLIENTS_WORDS, _COUNT_256)
+        out[columns[M_CLIENTS]] = np.float32(count)
 
 
 @_inlined
-def _read_own(state, words, slot, moments, m, gap, columns, out, row):
+def _read_own(record, words, moment, gap, columns, out):
     """Write the measures that only clients have; all of them are features."""
-    rate_1 = state[slot, at.N_1] * moments[m, R_1]
-    out[row, columns[M_RATE_1]] = np.float32(rate_1)
-    out[row, columns[M_RATE_512]] = np.float32(state[slot, at.N_512] * moments[m, R_512])
-    out[row, columns[M_RATE_65536]] = np.float32(state[slot, at.N_65536] * moments[m, R_65536])
-    out[row, columns[M_BURST_SHORT]] = np.float32(rate_1 / (state[slot, at.N_64] * moments[m, R_64]))
-    out[row, columns[M_GAP]] = np.float32(gap)
-    _put_spread(out, row, columns[M_GAP_MEAN_64], columns[M_GAP_STD_64], state, slot, at.GAP_N_64)
-    per_request = 1.0 / state[slot, at.N]
-    out[row, columns[M_OTHER_METHOD]] = np.float32(state[slot, at.OTHER_METHODS] * per_request)
-    out[row, columns[M_ASSET]] = np.float32(state[slot, at.ASSETS] * per_request)
-    out[row, columns[M_PROBE]] = np.float32(state[slot, at.PROBES] * per_request)
-    out[row, columns[M_QUERY]] = np.float32(state[slot, at.QUERIES] * per_request)
-    out[row, columns[M_REPEAT]] = np.float32(state[slot, at.REPEATS] * per_request)
-    out[row, columns[M_REVISIT]] = np.float32(state[slot, at.REVISITS] * per_request)
-    mean = state[slot, at.DEPTH_S] * per_request
-    out[row, columns[M_DEPTH_MEAN]] = np.float32(mean)
-    out[row, columns[M_DEPTH_STD]] = np.float32(_spread(mean, state[slot, at.DEPTH_Q], per_request))
-    mean = state[slot, at.LENGTH_S] * per_request
-    out[row, columns[M_LENGTH_MEAN]] = np.float32(mean)
-    out[row, columns[M_LENGTH_STD]] = np.float32(_spread(mean, state[slot, at.LENGTH_Q], per_request))
-    out[row, columns[M_NO_AGENT]] = np.float32(state[slot, at.NO_AGENTS] * per_request)
-    out[row, columns[M_BROWSER]] = np.float32(state[slot, at.BROWSERS] * per_request)
-    out[row, columns[M_SDK]] = np.float32(state[slot, at.SDKS] * per_request)
-    out[row, columns[M_DECLARED]] = np.float32(state[slot, at.DECLARED_BOTS] * per_request)
-    _put_spread(out, row, columns[M_REQUEST_MEAN], columns[M_REQUEST_STD], state, slot, at.REQUEST_N)
-    _put_spread(out, row, columns[M_RESPONSE_MEAN], columns[M_RESPONSE_STD], state, slot, at.RESPONSE_N)
-    _put_spread(out, row, columns[M_DURATION_MEAN], columns[M_DURATION_STD], state, slot, at.DURATION_N)
-    _put_spread(out, row, columns[M_PROMPT_MEAN], columns[M_PROMPT_STD], state, slot, at.PROMPT_N)
-    _put_spread(out, row, columns[M_PAGE_MEAN], columns[M_PAGE_STD], state, slot, at.PAGE_N)
-    per_page = _share(1.0, state[slot, at.PAGE_N])
-    out[row, columns[M_PAGE_1]] = np.float32(state[slot, at.PAGE_1] * per_page)
-    out[row, columns[M_PAGE_8]] = np.float32(state[slot, at.PAGE_8] * per_page)
-    out[row, columns[M_PAGE_64]] = np.float32(state[slot, at.PAGE_64] * per_page)
-    out[row, columns[M_CAP_MEAN]] = np.float32(_share(state[slot, at.CAP_S], state[slot, at.CAP_N]))
-    out[row, columns[M_USED]] = np.float32(_share(state[slot, at.USED], state[slot, at.ASKED]))
-    per_answer, per_answer_64 = _share(1.0, state[slot, at.DONE]), _share(1.0, state[slot, at.DONE_64])
-    out[row, columns[M_AUTH_64]] = np.float32(state[slot, at.AUTH_64] * per_answer_64)
-    out[row, columns[M_LIMITED_64]] = np.float32(state[slot, at.LIMITED_64] * per_answer_64)
-    out[row, columns[M_LIMITED]] = np.float32(state[slot, at.LIMITED] * per_answer)
-    out[row, columns[M_CLIENT_ERROR]] = np.float32(state[slot, at.CLIENT_ERRORS] * per_answer)
-    out[row, columns[M_SERVER_ERROR]] = np.float32(state[slot, at.SERVER_ERRORS] * per_answer)
-    known = state[slot, at.IN_N] > 0.0
-    rate_64, rate_4096 = state[slot, at.IN_64] * moments[m, R_64], state[slot, at.IN_S] * moments[m, R_4096]
-    out[row, columns[M_IN_RATE_64]] = np.float32(rate_64 if known else NAN)
-    out[row, columns[M_IN_RATE]] = np.float32(rate_4096 if known else NAN)
-    out[row, columns[M_IN_MEAN]] = np.float32(_share(state[slot, at.IN_S], state[slot, at.IN_N]))
-    known = state[slot, at.OUT_N] > 0.0
-    rate_64, rate_4096 = state[slot, at.OUT_64] * moments[m, R_64], state[slot, at.OUT_S] * moments[m, R_4096]
-    out[row, columns[M_OUT_RATE_64]] = np.float32(rate_64 if known else NAN)
-    out[row, columns[M_OUT_RATE]] = np.float32(rate_4096 if known else NAN)
-    day = state[slot, at.OUT_65536] * moments[m, R_65536]
-    out[row, columns[M_OUT_RATE_DAY]] = np.float32(day if known else NAN)
-    models = _distinct(words, slot, at.OWN_SKETCH + at.MODELS, at.OWN_BITMAPS, at.MODELS_WORDS, _COUNT_64)
-    out[row, columns[M_MODELS]] = np.float32(models)
+    rate_1 = record[at.N_1] * moment[R_1]
+    out[columns[M_RATE_1]] = np.float32(rate_1)
+    out[columns[M_RATE_512]] = np.float32(record[at.N_512] * moment[R_512])
+    out[columns[M_RATE_65536]] = np.float32(record[at.N_65536] * moment[R_65536])
+    out[columns[M_BURST_SHORT]] = np.float32(rate_1 / (record[at.N_64] * moment[R_64]))
+    out[columns[M_GAP]] = np.float32(gap)
+    _put_spread(out, columns[M_GAP_MEAN_64], columns[M_GAP_STD_64], record, at.GAP_N_64, at.GAP_S_64, at.GAP_Q_64)
+    per_request = 1.0 / record[at.N]
+    _write_habits(record, per_request, out)
+    mean = record[at.DEPTH_S] * per_request
+    out[columns[M_DEPTH_MEAN]] = np.float32(mean)
+    out[columns[M_DEPTH_STD]] = np.float32(_spread(mean, record[at.DEPTH_Q], per_request))
+    mean = record[at.LENGTH_S] * per_request
+    out[columns[M_LENGTH_MEAN]] = np.float32(mean)
+    out[columns[M_LENGTH_STD]] = np.float32(_spread(mean, record[at.LENGTH_Q], per_request))
+    _put_spread(out, columns[M_REQUEST_MEAN], columns[M_REQUEST_STD], record, at.REQUEST_N, at.REQUEST_S, at.REQUEST_Q)
+    _put_spread(
+        out, columns[M_RESPONSE_MEAN], columns[M_RESPONSE_STD], record, at.RESPONSE_N, at.RESPONSE_S, at.RESPONSE_Q
+    )
+    _put_spread(
+        out, columns[M_DURATION_MEAN], columns[M_DURATION_STD], record, at.DURATION_N, at.DURATION_S, at.DURATION_Q
+    )
+    _put_spread(out, columns[M_PROMPT_MEAN], columns[M_PROMPT_STD], record, at.PROMPT_N, at.PROMPT_S, at.PROMPT_Q)
+    _put_spread(out, columns[M_PAGE_MEAN], columns[M_PAGE_STD], record, at.PAGE_N, at.PAGE_S, at.PAGE_Q)
+    per_page = _share(1.0, record[at.PAGE_N])
+    _write_page_gaps(record, per_page, out)
+    out[columns[M_CAP_MEAN]] = np.float32(_share(record[at.CAP_S], record[at.CAP_N]))
+    out[columns[M_USED]] = np.float32(_share(record[at.USED], record[at.ASKED]))
+    per_answer, per_answer_64 = _share(1.0, record[at.DONE]), _share(1.0, record[at.DONE_64])
+    out[columns[M_AUTH_64]] = np.float32(record[at.AUTH_64] * per_answer_64)
+    out[columns[M_LIMITED_64]] = np.float32(record[at.LIMITED_64] * per_answer_64)
+    _write_errors(record, per_answer, out)
+    known = record[at.IN_N] > 0.0
+    rate_64, rate_4096 = record[at.IN_64] * moment[R_64], record[at.IN_S] * moment[R_4096]
+    out[columns[M_IN_RATE_64]] = np.float32(rate_64 if known else NAN)
+    out[columns[M_IN_RATE]] = np.float32(rate_4096 if known else NAN)
+    out[columns[M_IN_MEAN]] = np.float32(_share(record[at.IN_S], record[at.IN_N]))
+    known = record[at.OUT_N] > 0.0
+    rate_64, rate_4096 = record[at.OUT_64] * moment[R_64], record[at.OUT_S] * moment[R_4096]
+    out[columns[M_OUT_RATE_64]] = np.float32(rate_64 if known else NAN)
+    out[columns[M_OUT_RATE]] = np.float32(rate_4096 if known else NAN)
+    day = record[at.OUT_65536] * moment[R_65536]
+    out[columns[M_OUT_RATE_DAY]] = np.float32(day if known else NAN)
+    models = _distinct(words, at.OWN_SKETCH + at.MODELS, at.OWN_BITMAPS, at.MODELS_WORDS, _COUNT_64)
+    out[columns[M_MODELS]] = np.float32(models)
 
 
 @_inlined
-def _leave_out(columns, out, row):
+def _leave_out(columns, out):
     """Write NaN for an entity that the request has not."""
     for column in columns:
         if column >= 0:
-            out[row, column] = np.float32(NAN)
+            out[column] = np.float32(NAN)
 
 
 @_inlined
@@ -582,18 +566,18 @@ def place(tags, first, ways, key, state, epoch):
 
 
 @_inlined
-def begin_profile(state, slot, now, serial, epoch, generation, own):
+def begin_profile(record, now, serial, epoch, generation, own):
     """Make the profile one that begins with the arrival `serial` at `now`."""
     for i in range(at.OWN_WIDTH if own else at.GROUP_WIDTH):
-        state[slot, i] = 0.0
-    state[slot, at.LAST] = now
-    state[slot, at.BORN] = now
-    state[slot, at.SERIAL] = serial
-    state[slot, at.EPOCH] = epoch
-    state[slot, at.GENERATION] = generation
-    state[slot, at.PREVIOUS] = -1.0
+        record[i] = 0.0
+    record[at.LAST] = now
+    record[at.BORN] = now
+    record[at.SERIAL] = serial
+    record[at.EPOCH] = epoch
+    record[at.GENERATION] = generation
+    record[at.PREVIOUS] = -1.0
     if own:
-        state[slot, at.PREVIOUS_PAGE] = -1.0
+        record[at.PREVIOUS_PAGE] = -1.0
 
 
 @_inlined
@@ -639,7 +623,7 @@ def _run(entity, own, shard, shards, begin, end, times, kinds, events, serials, 
             key = hashes[event, entity]
             if key == ZERO:
                 if kind == at.ARRIVAL and rows[event] >= 0 and shard == 0:
-                    _leave_out(columns, out, rows[event])
+                    _leave_out(columns, out[rows[event]])
                 continue
             position, slot = np.int64((key >> np.uint64(8)) & mask), found[m]
             if slot < 0 or tags[slot] != key:
@@ -650,38 +634,41 @@ def _run(entity, own, shard, shards, begin, end, times, kinds, events, serials, 
             if kind != at.ARRIVAL:
                 continue
             slot = place(tags, base + position * ways, ways, key, state, moments[m, M_EPOCH])
-            begin_profile(state, slot, now, serials[event], moments[m, M_EPOCH], moments[m, M_GENERATION], own)
-        elif kind != at.ARRIVAL and state[slot, at.SERIAL] > serials[event]:
+            begin_profile(state[slot], now, serials[event], moments[m, M_EPOCH], moments[m, M_GENERATION], own)
+        record, sketch = state[slot], words[slot]
+        if kind != at.ARRIVAL and record[at.SERIAL] > serials[event]:
             continue
-        if now < state[slot, at.LAST]:
-            now, m = state[slot, at.LAST], spare
-            _weigh(moments, m, now, True, origin)
-        _bring_to(state, words, slot, now, moments, m, own)
+        if now < record[at.LAST]:
+            now, m = record[at.LAST], spare
+            _weigh(moments[m], now)
+            _weigh_rates(moments[m], origin)
+        moment, value = moments[m], values[event]
+        _bring_to(record, sketch, now, moment, own)
         if kind == at.ARRIVAL:
-            gap = _gap(now, state[slot, at.PREVIOUS]) if columns[M_GAP_STD] >= 0 else NAN
+            gap = _gap(now, record[at.PREVIOUS]) if columns[M_GAP_STD] >= 0 else NAN
             if own:
-                _arrive_own(state, words, slot, now, moments, m, hashes, values, event, gap)
+                _arrive_own(record, sketch, now, moment, hashes[event], value, gap)
             else:
-                _mark_group(words, slot, hashes, event, columns)
-            _arrive(state, slot, now, moments, m, values, event, gap)
+                _mark_group(sketch, hashes[event], columns)
+            _arrive(record, now, moment, value, gap)
             row = rows[event]
             if row >= 0:
-                _read(state, words, slot, moments, m, columns, own, out, row)
+                _read(record, sketch, moment, columns, own, out[row])
                 if own:
-                    _read_own(state, words, slot, moments, m, gap, columns, out, row)
+                    _read_own(record, sketch, moment, gap, columns, out[row])
         elif kind == at.COMPLETION:
-            _complete(state, slot, moments, m, values, event, own)
+            _complete(record, moment, value, own)
         else:
-            state[slot, at.IN_FLIGHT] -= 1.0
+            record[at.IN_FLIGHT] -= 1.0
 
 
 @_compiled
 def run(kinds_of, shard, shards, start, times, kinds, events, serials, rows, hashes, values,
-        places, columns, own, own_tags, group, group_tags, above, below, first_ratio, moments, found, origin, out):  # fmt: skip
+        places, columns, own, own_tags, group, group_tags, ratios, moments, found, origin, out):  # fmt: skip
     """Move one shard of the profiles of the entity kinds `kinds_of` int64[] through transitions; read a row at each arrival.
 
     times float64[m] (µs), kinds uint8[m], events int64[m] (row of the event arrays); serials int64[n], rows int64[n] (row
-    of `out`, -1: none wanted), hashes uint64[n, HASHES], values float64[n, VALUES]; `start` (µs) is the engine's first
+    of `out`, -1: none wanted), hashes uint64[n, HASHES], values float32[n, VALUES]; `start` (µs) is the engine's first
     moment. places int64[6, 3] holds first slot, mask and ways of each entity kind in its table: `own`
     float64[slots, OWN_WIDTH] and `own_tags` uint64[slots] for clients, `group` and `group_tags` for the others. A key's
     set is `(key >> 8) & mask`, and shard s of S owns the sets that leave s when divided by S. columns int64[6, measures].
@@ -691,21 +678,30 @@ def run(kinds_of, shard, shards, start, times, kinds, events, serials, rows, has
     rows: the blocks and the shards change nothing. One shard alone also fills the columns of `finish`.
     """
     own_words, group_words = own.view(np.uint64), group.view(np.uint64)
-    _begin(origin, start)
+    _begin(origin, start, moments[0])
     for begin in range(0, len(times), BLOCK):
         end = min(begin + BLOCK, len(times))
         for i in range(begin, end):
-            _weigh(moments, i - begin, times[i], kinds[i] == at.ARRIVAL, origin)
+            event = events[i]
+            prefetch(serials, event)
+            prefetch(hashes, event * at.HASHES)
+            prefetch(values, event * at.VALUES)
+            prefetch(values, event * at.VALUES + 2 * at.LINE)
+            prefetch(values, event * at.VALUES + at.VALUES - 1)
+            moment = moments[i - begin]
+            _weigh(moment, times[i])
+            if kinds[i] == at.ARRIVAL:
+                _weigh_rates(moment, origin)
         for entity in kinds_of:
             base, mask, ways = places[entity, 0], np.uint64(places[entity, 1]), places[entity, 2]
             if entity == 0:
                 _run(entity, True, shard, shards, begin, end, times, kinds, events, serials, rows, hashes, values, moments,
-                     found, origin, base, mask, ways, columns[entity], own, own_words, own_tags, out)  # fmt: skip
+                     found, origin, base, mask, ways, _OWN_COLUMNS, own, own_words, own_tags, out)  # fmt: skip
             else:
                 _run(entity, False, shard, shards, begin, end, times, kinds, events, serials, rows, hashes, values, moments,
                      found, origin, base, mask, ways, columns[entity], group, group_words, group_tags, out)  # fmt: skip
         if shards == 1:
-            finish(begin, end, kinds, events, values, rows, above, below, first_ratio, out)
+            finish(begin, end, kinds, events, values, rows, ratios, out)
 
 
 @_compiled
@@ -721,9 +717,9 @@ def merge(record, theirs, own):
     generation = max(record[0, at.GENERATION], theirs[0, at.GENERATION])
     for state, sketch in ((record, words), (theirs, their_words)):
         if state[0, at.EPOCH] != epoch:
-            rebase(state, 0, epoch, own)
+            rebase(state[0], epoch, own)
         if state[0, at.GENERATION] != generation:
-            rotate(state, sketch, 0, generation, own)
+            rotate(state[0], sketch[0], generation, own)
     newer = theirs[0, at.PREVIOUS] > record[0, at.PREVIOUS]
     for i in range(at.N_65536, at.N_1 + 2 if own else at.SHARED_END):
         if i != at.BORN and i != at.PREVIOUS:
@@ -761,15 +757,40 @@ def count_in_flight(hashes, serials, places, own, own_tags, group, group_tags):
                 state[slot, at.IN_FLIGHT] += 1.0
 
 
-_REQUEST_VALUES = np.array([
-    at.V_POST, at.V_DEPTH, at.V_LENGTH, at.V_QUERY, at.V_ASSET, at.V_PROBE, at.V_REFERER, at.V_AGENT, at.V_REQUEST,
-    at.V_CAP, at.V_AGE, at.V_PROMPT,
-])  # fmt: skip
-assert len(_REQUEST_VALUES) == len(REQUEST), "each property of a request has its value"
+@_inlined
+def _or_missing(count, value):
+    return value if count > 0.0 else np.float32(NAN)
+
+
+@_inlined
+def _describe(values, out):
+    """Fill the columns of the request itself, in the order of `spec.REQUEST`."""
+    out[0] = values[at.V_POST]
+    out[1] = values[at.V_DEPTH]
+    out[2] = values[at.V_LENGTH]
+    out[3] = values[at.V_QUERY]
+    out[4] = values[at.V_ASSET]
+    out[5] = values[at.V_PROBE]
+    out[6] = values[at.V_REFERER]
+    browser, sdk, declared = values[at.V_BROWSER], values[at.V_SDK], values[at.V_DECLARED_BOT]
+    other = np.float32(1.0) - (values[at.V_NO_AGENT] + browser + sdk + declared)
+    out[7] = (
+        browser * agents.BROWSER + sdk * agents.CLIENT_LIBRARY + declared * agents.DECLARED_BOT + other * agents.OTHER
+    )
+    out[8] = _or_missing(values[at.V_REQUEST_N], values[at.V_REQUEST])
+    out[9] = _or_missing(values[at.V_CAP_N], values[at.V_CAP])
+    out[10] = _or_missing(values[at.V_AGE_N], values[at.V_AGE])
+    out[11] = _or_missing(values[at.V_PROMPT_N], values[at.V_PROMPT])
+
+
+assert [measure.name for measure in REQUEST] == [
+    "is_post", "path_depth", "path_length", "has_query", "is_asset", "is_probe", "has_referer", "agent_class",
+    "request_size", "cap", "account_age", "prompt_length",
+]  # fmt: skip
 
 
 @_compiled
-def finish(begin, end, kinds, events, values, rows, above, below, first_ratio, out):
+def finish(begin, end, kinds, events, values, rows, ratios, out):
     """Fill the columns of the request itself and the ratios of columns of the same row, float32 by float32."""
     for i in range(begin, end):
         if kinds[i] != at.ARRIVAL:
@@ -778,9 +799,6 @@ def finish(begin, end, kinds, events, values, rows, above, below, first_ratio, o
         row = rows[event]
         if row < 0:
             continue
-        for j in range(len(_REQUEST_VALUES)):
-            out[row, j] = np.float32(values[event, _REQUEST_VALUES[j]])
-        if out[row, 0] < 0.0:
-            out[row, 0] = np.float32(0.0)
-        for j in range(len(above)):
-            out[row, first_ratio + j] = out[row, above[j]] / out[row, below[j]]
+        _describe(values[event], out[row])
+        for j in range(ratios.shape[1]):
+            out[row, ratios[0, j]] = out[row, ratios[1, j]] / out[row, ratios[2, j]]

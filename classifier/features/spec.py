@@ -14,7 +14,7 @@ from typing import NamedTuple
 from classifier.events import EXPIRY_S
 
 HALF_LIVES_S = (1, 8, 64, 512, 4096, 65536)
-"""Half-lives of the decayed sums, s. Each is a power of two times the one before: see `profile.advance`."""
+"""Half-lives of the decayed sums, s. Each is a power of two times the one before: see `profile._weigh`."""
 GENERATION_S = 3600
 """Sketches count what was seen in the current and the previous generation of this length, s."""
 ENTITIES = ("client", "address", "network", "fingerprint", "template", "everyone")
@@ -58,21 +58,21 @@ MEASURES = (
     Measure("requests_seen", "requests", "requests since the profile began", "volume"),
     Measure("age", "s", "time since the profile began", "newness"),
     Measure("post_share", "share", "requests with method POST", "method"),
-    Measure("other_method_share", "share", "requests with a method other than GET and POST", "method"),
     Measure("referer_share", "share", "requests with a referer", "browser"),
+    Measure("repeat_share", "share", "requests for the same path as the one before", "paths"),
+    Measure("revisit_share", "share", "requests for a path seen before within two hours", "paths"),
+    Measure("other_method_share", "share", "requests with a method other than GET and POST", "method"),
     Measure("asset_share", "share", "requests for images, styles, scripts and fonts", "browser"),
     Measure("probe_share", "share", "requests for paths that vulnerability scanners try", "probing"),
     Measure("query_share", "share", "requests with a query string", "paths"),
-    Measure("repeat_share", "share", "requests for the same path as the one before", "paths"),
-    Measure("revisit_share", "share", "requests for a path seen before within two hours", "paths"),
+    Measure("no_agent_share", "share", "requests without a user agent", "user_agent"),
+    Measure("browser_share", "share", "requests whose user agent is a browser", "user_agent"),
+    Measure("sdk_share", "share", "requests whose user agent is an API client library", "user_agent"),
+    Measure("declared_bot_share", "share", "requests whose user agent declares a bot", "user_agent"),
     Measure("depth_mean", "segments", "mean depth of the path", "paths"),
     Measure("depth_std", "segments", "deviation of the depth of the path", "paths"),
     Measure("length_mean", "log2 characters", "mean log length of the path", "paths"),
     Measure("length_std", "log2 characters", "deviation of the log length of the path", "paths"),
-    Measure("declared_bot_share", "share", "requests whose user agent declares a bot", "user_agent"),
-    Measure("sdk_share", "share", "requests whose user agent is an API client library", "user_agent"),
-    Measure("browser_share", "share", "requests whose user agent is a browser", "user_agent"),
-    Measure("no_agent_share", "share", "requests without a user agent", "user_agent"),
     Measure("request_size_mean", "log2 bytes", "mean log size of the request body", "sizes"),
     Measure("request_size_std", "log2 bytes", "deviation of the log size of the request body", "sizes"),
     Measure("response_size_mean", "log2 bytes", "mean log size of the response body", "sizes"),

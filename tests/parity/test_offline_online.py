@@ -115,7 +115,7 @@ def play_online(engine_tables: Tables, script: list[tuple[str, Event, int]]) -> 
             serial = choice % (len(journal.events) + 1)
             values = engine.values_of(serial)
             if values is None:
-                values = np.zeros(at.VALUES)
+                values = np.zeros(at.VALUES, np.float32)
             PREPARER.completion(values, event)
             if engine.complete(serial, START * MICROSECONDS + choice * 1_700_000.0, values):
                 journal.events[serial].values[0] = values

@@ -17,7 +17,7 @@ from classifier.features import profile, spec
 from classifier.features.agents import BROWSER, CLIENT_LIBRARY, DECLARED_BOT, MISSING, agent_class, normal_agent
 from classifier.features.engine import Engine, Tables
 from classifier.features.hashing import Hasher
-from classifier.features.numerics import count_bits, exp2, log2_positive
+from classifier.features.numerics import count_bits, exp2, exp2_of_part, log2_positive, power_of_2
 from classifier.features.order import Orderer, sort_events
 from classifier.features.paths import path_traits
 from classifier.features.prepare import Preparer, network_text
@@ -71,10 +71,20 @@ def test_groups_can_be_left_out_by_reason_entity_or_part() -> None:
 # --- exact functions ---------------------------------------------------------------------------------------------------
 
 
+@given(st.floats(0, 1))
+def test_powers_of_2_are_exact_to_the_last_digits(x: float) -> None:
+    assert exp2_of_part(x) == pytest.approx(2.0**x, rel=1e-15)
+
+
 @given(st.floats(-1100, 512))
 def test_exp2_is_exact_to_the_last_digits(x: float) -> None:
     expected = 2.0**x if x >= -1022 else 0.0
     assert exp2(x) == pytest.approx(expected, rel=1e-15)
+
+
+@given(st.integers(-1022, 1023))
+def test_whole_powers_of_2_are_exact(n: int) -> None:
+    assert power_of_2(n) == 2.0**n
 
 
 @given(st.floats(1e-6, 1e18))
