@@ -80,6 +80,8 @@ class Hasher:
 
     def of_column(self, column: pa.Array) -> Hashes:
         """Hash a string column: uint64[n], 0 where null."""
+        if column.null_count == len(column):
+            return np.zeros(len(column), np.uint64)
         return self.of_spans(*text_spans(column))
 
     def of_spans(

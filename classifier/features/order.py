@@ -88,12 +88,22 @@ class Orderer:
         self._serials = np.zeros(0, np.int64)
         self._next_serial = 0
 
+    @property
+    def carried(self) -> Events:
+        """The events whose end is still to come. `push_joined` takes them back at the head of the next chunk."""
+        return self._carried
+
     def push(self, chunk: Events, *, last: bool = False) -> Transitions:
         """Return the transitions up to the last arrival of `chunk`, or, for the last chunk, all that remain."""
         held = len(self._carried)
-        events = Events.join([self._carried, chunk]) if held else chunk
-        serials = np.concatenate([self._serials, np.arange(self._next_serial, self._next_serial + len(chunk))])
-        self._next_serial += len(chunk)
+        return self.push_joined(Events.join([self._carried, chunk]) if held else chunk, last=last)
+
+    def push_joined(self, events: Events, *, last: bool = False) -> Transitions:
+        """Do as `push` with a chunk that already begins with what was `carried`: it spares copying the chunk."""
+        held = len(self._carried)
+        fresh = len(events) - held
+        serials = np.concatenate([self._serials, np.arange(self._next_serial, self._next_serial + fresh)])
+        self._next_serial += fresh
         ends, owners = _ends_in_order(events)
         room = 2 * len(events)
         time, kind, event = np.empty(room), np.empty(room, np.uint8), np.empty(room, np.int64)

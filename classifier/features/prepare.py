@@ -57,6 +57,18 @@ class Events:
         return Events(self.time[index], self.end[index], self.hashes[index], self.values[index], self.row[index])
 
     @staticmethod
+    def room(n: int, after: Events | None) -> tuple[Events, int]:
+        """Return arrays that begin with the events `after` which `n` others will come, and how many those are."""
+        held = 0 if after is None else len(after)
+        time, end, row = (np.empty(held + n, np.int64) for _ in range(3))
+        hashes, values = np.empty((held + n, at.HASHES), np.uint64), np.empty((held + n, at.VALUES), np.float32)
+        joined = Events(time, end, hashes, values, row)
+        if after is not None:
+            for name in ("time", "end", "hashes", "values", "row"):
+                getattr(joined, name)[:held] = getattr(after, name)
+        return joined, held
+
+    @staticmethod
     def join(parts: list[Events]) -> Events:
         """Return the events of all parts, one after another."""
         return Events(
@@ -174,6 +186,8 @@ def _describe_answer(values, status, tokens_in, tokens_out, response_bytes, dura
     _count_and_sum(values, at.V_RESPONSE_N, at.V_RESPONSE, size)
     _count_and_sum(values, at.V_DURATION_N, at.V_DURATION, spent)
     values[at.V_REFUSED] = np.float32(refused)
+    for i in range(at.V_REFUSED + 1, at.VALUES):
+        values[i] = np.float32(0.0)
 
 
 @_compiled
@@ -321,8 +335,11 @@ class Preparer:
 
     # --- many events ---------------------------------------------------------------------------------------------------
 
-    def table(self, events: pa.Table, first_row: int = 0) -> Events:
-        """Prepare an event table (`events.EVENT_SCHEMA`); its first event is number `first_row` of the input."""
+    def table(self, events: pa.Table, first_row: int = 0, *, after: Events | None = None) -> Events:
+        """Prepare an event table (`events.EVENT_SCHEMA`); its first event is number `first_row` of the input.
+
+        The events `after` which it comes are returned before it, in the same arrays.
+        """
         batch = events.combine_chunks()
         column = {
             name: batch.column(name).chunk(0) if batch.num_rows else pa.array([], batch.schema.field(name).type)
@@ -334,7 +351,8 @@ class Preparer:
         end = time + np.rint(np.nan_to_num(duration) * MICROSECONDS).astype(np.int64)
         path_codes, paths = _coded(column["path"])
         agent_codes, user_agents = _coded(column["user_agent"])
-        hashes, values = np.empty((n, at.HASHES), np.uint64), np.zeros((n, at.VALUES), np.float32)
+        joined, held = Events.room(n, after)
+        hashes, values = joined.hashes[held:], joined.values[held:]
         path_hashes = np.array([(self._one["path"](p), self._path_of(p)) for p in paths], np.uint64)
         agent_hashes = np.array([self._agent_of(a) for a in user_agents], np.uint64)
         self._hash(column, path_codes, path_hashes, agent_codes, agent_hashes, hashes)
@@ -350,7 +368,8 @@ class Preparer:
         )  # fmt: skip
         if "end" in column:
             _recall(column, end, hashes)
-        return Events(time, end, hashes, values, np.arange(first_row, first_row + n))
+        joined.time[held:], joined.end[held:], joined.row[held:] = time, end, np.arange(first_row, first_row + n)
+        return joined
 
     def _hash(self, column: dict[str, pa.Array], path_codes: Any, path_hashes: Any, agent_codes: Any, agent_hashes: Any,
               hashes: npt.NDArray[np.uint64]) -> None:  # fmt: skip
@@ -364,9 +383,14 @@ class Preparer:
         _fill_hashes(
             address, network, self._account.of_column(column["account"]), self._credential.of_column(column["credential"]),
             self._fingerprint.of_column(column["fingerprint"]), self._model.of_column(column["model"]),
-            self._prompt.of_spans(*fold_all(*text_spans(column["prompt"]))),
+            self._templates(column["prompt"]),
             path_codes, path_hashes, agent_codes, agent_hashes, hashes,
         )  # fmt: skip
+
+    def _templates(self, prompts: pa.Array) -> npt.NDArray[np.uint64]:
+        if prompts.null_count == len(prompts):
+            return np.zeros(len(prompts), np.uint64)
+        return self._prompt.of_spans(*fold_all(*text_spans(prompts)))
 
     # --- one event -----------------------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from classifier.features import layout as at
 from classifier.features.engine import DEFAULT_TABLES, Engine, Rows, Tables
 from classifier.features.hashing import secret_from_environment
 from classifier.features.order import Orderer, sorted_tables
@@ -50,10 +51,11 @@ def feature_chunks(
     for table, row in sorted_tables(tables):
         for begin in range(0, table.num_rows, CHUNK_ROWS):
             events = table.slice(begin, CHUNK_ROWS)
-            prepared = preparer.table(events)
-            prepared.row = row[begin : begin + CHUNK_ROWS]
-            transitions = orderer.push(prepared)
-            yield FeatureChunk(events, prepared.row, prepared.hashes[:, 0].copy(), engine.run(transitions))
+            held = len(orderer.carried)
+            prepared = preparer.table(events, after=orderer.carried)
+            rows = prepared.row[held:] = row[begin : begin + CHUNK_ROWS]
+            clients = prepared.hashes[held:, at.H_CLIENT].copy()
+            yield FeatureChunk(events, rows, clients, engine.run(orderer.push_joined(prepared)))
 
 
 def clients_of(events: pa.Table) -> pa.Array:

@@ -79,7 +79,8 @@ def features(events: pa.Table, entities: tuple[str, ...], sizes: Tables) -> floa
         array[...] = 0
     begin_s = time.process_time()
     for begin in range(0, events.num_rows, CHUNK_ROWS):
-        engine.run(orderer.push(preparer.table(events.slice(begin, CHUNK_ROWS), begin)))
+        prepared = preparer.table(events.slice(begin, CHUNK_ROWS), begin, after=orderer.carried)
+        engine.run(orderer.push_joined(prepared))
     return time.process_time() - begin_s
 
 

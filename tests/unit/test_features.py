@@ -20,7 +20,7 @@ from classifier.features.hashing import Hasher
 from classifier.features.numerics import count_bits, exp2, exp2_of_part, log2_positive, power_of_2
 from classifier.features.order import Orderer, sort_events
 from classifier.features.paths import path_traits
-from classifier.features.prepare import Preparer, network_text
+from classifier.features.prepare import Events, Preparer, network_text
 from classifier.features.prompts import fold
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -250,6 +250,14 @@ def test_profiles_merge_to_that_of_the_united_stream(requests: list[tuple[float,
 
 
 # --- bounds ------------------------------------------------------------------------------------------------------------
+
+
+def test_events_can_be_prepared_behind_those_that_are_carried() -> None:
+    first, second = (table_of([event(i + j * 0.5, account=f"a{j}") for j in range(5)]) for i in (0.0, 9.0))
+    carried = PREPARER.table(first)
+    joined, apart = PREPARER.table(second, 5, after=carried), Events.join([carried, PREPARER.table(second, 5)])
+    for name in ("time", "end", "hashes", "values", "row"):
+        assert getattr(joined, name).tobytes() == getattr(apart, name).tobytes()
 
 
 def test_a_flood_of_new_keys_pushes_out_no_client_that_keeps_coming_back() -> None:
