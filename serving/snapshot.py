@@ -238,7 +238,7 @@ class _Source:
         return data
 
     def array(self, count: int, dtype: str) -> npt.NDArray[Any]:
-        return np.frombuffer(self._take(count * 8), dtype).copy()
+        return np.frombuffer(self._take(count * np.dtype(dtype).itemsize), dtype).copy()
 
     def line(self) -> Any:
         data = self._file.readline(_LINE)
