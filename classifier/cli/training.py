@@ -28,6 +28,8 @@ from classifier.model.bundle import Bundle, Manifest, write_bundle
 from classifier.model.dataset import Dataset, Source, build, fields_seen, route_views
 from classifier.model.evaluate import evaluate
 from classifier.model.export import export_model
+from classifier.model.families import FAMILY_FILE, Families
+from classifier.model.family_training import agreement, families_of
 from classifier.model.metrics import Metrics
 from classifier.model.reference import reference_histograms
 from classifier.model.report import report_page
@@ -167,8 +169,11 @@ def _finish(
     calibration = trained.calibration
     with bar("proving that ONNX equals LightGBM", log.quiet):
         model, forest = export_model(trained.boosters, (calibration.a, calibration.b), np.inf, natural, rows.shape[1])
+    with bar("learning to tell the families apart", log.quiet):
+        families = families_of(data, trained, threads=threads_of(options.threads), seed=options.seed)
     test = data.take(trained.split.test)
     names = [FEATURES[column].reason for column in trained.columns]
+    called: dict[str, int] = {}
     metrics, page = None, "<!doctype html><title>botsieve</title><p>No held-out requests to evaluate on.</p>"
     manifest = _manifest(options, data, trained, sizes, seen, forest.n_trees)
     if test.malicious.any() and not test.malicious.all():
@@ -183,21 +188,31 @@ def _finish(
         for place, found in zip(acted, explain.reasons(rows[trained.split.test][acted]), strict=True):
             reasons[place] = "; ".join(found)
         frame["reasons"] = reasons
+        if families is not None:
+            named = Families(families.SerializeToString())
+            called = agreement(named, test, frame["decision"].to_numpy() != "allow", trained.columns)
         with bar("evaluating on held-out clients and the last stretch of time", log.quiet):
             metrics = evaluate(frame, prior=options.prior, seed=options.seed)
         page = report_page(metrics, frame, report_meta(manifest, str(options.bundle)))
     from msgspec.structs import replace
 
-    manifest = replace(manifest, metrics=_short(metrics) if metrics else {})
+    manifest = replace(manifest, metrics={**_short(metrics), "families": called} if metrics else {})
     files: dict[str, bytes | Path] = {
         "model.onnx": model.SerializeToString(),
         "reference.json": reference_histograms(data, trained),
         "report.html": page.encode("utf-8", errors="backslashreplace"),
     }
+    if families is not None:
+        files[FAMILY_FILE] = families.SerializeToString()
     bundle = write_bundle(options.bundle, manifest, files)
     say(f"bundle: {options.bundle} ({forest.n_trees} trees); report: {options.bundle / 'report.html'}", log.quiet)
     if metrics and not log.quiet:
         thresholds: Any = manifest.thresholds
+        if sum(called.values()):
+            say(
+                f"families of the attackers' requests acted on: {called['right']:,} named rightly, "
+                f"{called['other']:,} otherwise, {called['unknown']:,} unknown"
+            )
         print_summary(metrics, OUTPUT, thresholds, manifest.budgets["challenge"])
     return bundle
 

@@ -70,7 +70,7 @@ def to_onnx(forest: Forest, calibration: tuple[float, float], clip: float) -> on
         "offset": np.float32(offset),
     }
     nodes = [
-        _tree_node(forest),
+        tree_node(forest, 2, _TREE_OUTPUT),
         helper.make_node("Gather", [_TREE_OUTPUT, "own_column"], ["own"], axis=1),
         helper.make_node("Gather", [_TREE_OUTPUT, "group_column"], ["group"], axis=1),
         helper.make_node("Clip", ["group", "clip_low", "clip_high"], ["clipped"]),
@@ -94,7 +94,8 @@ def to_onnx(forest: Forest, calibration: tuple[float, float], clip: float) -> on
     return model
 
 
-def _tree_node(forest: Forest) -> onnx.NodeProto:
+def tree_node(forest: Forest, targets: int, output: str) -> onnx.NodeProto:
+    """Write the trees as one ensemble node: `output` float32[N, targets] sums them by their `part`."""
     from onnx import helper
 
     split = forest.feature != LEAF
@@ -106,10 +107,10 @@ def _tree_node(forest: Forest) -> onnx.NodeProto:
     return helper.make_node(
         "TreeEnsembleRegressor",
         ["features"],
-        [_TREE_OUTPUT],
+        [output],
         name="forest",
         domain="ai.onnx.ml",
-        n_targets=2,
+        n_targets=targets,
         aggregate_function="SUM",
         post_transform="NONE",
         nodes_treeids=tree.tolist(),

@@ -39,7 +39,7 @@ class Forest:
     cover      float32[n]  training rows that passed (float32, as the ONNX file holds it)
     leaf       int32[n]    LightGBM's leaf number; -1 at an internal node
     roots      int32[t]    absolute index of each root
-    part       uint8[t]    0 own, 1 group
+    part       uint8[t]    0 own, 1 group; or the class, for a forest `of_classes`
     n_features             length of the full feature row
     """
 
@@ -105,6 +105,14 @@ class Forest:
             if booster is not None:
                 trees += [(part, remap, tree) for tree in read_trees(booster)]
         return _assemble(trees, n_features)
+
+    @classmethod
+    def of_classes(cls, boosters: Sequence[Booster], n_features: int) -> Forest:
+        """Read one model a class out of LightGBM; `part` is the class. Leaves must have been rounded, all together."""
+        columns = np.arange(n_features, dtype=np.int32)
+        return _assemble(
+            [(part, columns, tree) for part, b in enumerate(boosters) for tree in read_trees(b)], n_features
+        )
 
     @classmethod
     def from_onnx(cls, model: onnx.ModelProto) -> Forest:

@@ -12,6 +12,7 @@ from classifier.features.engine import Tables
 from classifier.features.spec import COLUMN, FEATURES, spec_hash
 from classifier.model.attribution import Explainer
 from classifier.model.bundle import Bundle, load_bundle
+from classifier.model.families import FAMILY_FILE, Families
 from classifier.model.scorer import Device, Scorer
 
 EXPLAINED_SHARE = 0.01
@@ -37,6 +38,7 @@ class Judge:
         unusual = manifest.policy_curve().threshold(EXPLAINED_SHARE)
         self._explain_from = np.float32(min(unusual, self.thresholds.challenge, self.thresholds.block))
         self._explainer: Explainer | None = None
+        self._families = Families(bundle.read(FAMILY_FILE)) if FAMILY_FILE in manifest.files else None
 
     @classmethod
     def load(cls, path: str, *, device: Device = "auto", threads: int = 1) -> Self:
@@ -53,6 +55,7 @@ class Judge:
         rows = np.zeros((1, len(FEATURES)), np.float32)
         self.score(rows)
         self.reasons(rows, np.full(1, np.inf, np.float32))
+        self.families(rows, np.full(1, np.inf, np.float32))
 
     def score(self, rows: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Return (raw float32[n], probability float32[n]) of full feature rows, float32[n, features]."""
@@ -69,4 +72,14 @@ class Judge:
             self._explainer = Explainer(self._scorer.forest, names, self.bundle.manifest.clip_limit())
         for place, found in zip(high, self._explainer.reasons(rows[high][:, self.columns], REASONS), strict=True):
             out[place] = " ".join(found) or None
+        return out
+
+    def families(self, rows: npt.NDArray[np.float32], raw: npt.NDArray[np.float32]) -> list[str | None]:
+        """Return the most likely attack family of each row, "unknown" where none fits; None where there are no reasons."""
+        out: list[str | None] = [None] * len(rows)
+        high = np.flatnonzero(raw >= self._explain_from)
+        if self._families is not None and len(high):
+            named = self._families.of(np.ascontiguousarray(rows[high][:, self.columns]))
+            for place, name in zip(high.tolist(), named, strict=True):
+                out[place] = name
         return out
