@@ -1,8 +1,8 @@
 """Requests that arrive together share one call of the scorer.
 
-A request is checked as soon as it has been read; its arrival and its scoring are put off to the end of the event loop's
-turn, so they take all that came in during it, in its order, and wait for nothing else. Of a crowd, only some go in one turn:
-their answers leave before the next ones are scored, which costs little, since a call is hardly cheaper a row beyond that.
+A request is checked as soon as it has been read. Its arrival and its scoring are put off for as long as each turn of the event
+loop brings others, since what a call costs beside its rows is a good part of it; no turn waits for that, and once there are
+enough they go. Of a crowd, only so many go in one turn: their answers leave before the next ones are scored.
 
 As long as the scorer keeps its deadline it runs right here, which costs no switch between threads. Once it has been late, it
 runs in a thread of its own for a while, so that the fail mode can answer in time and the loop goes on; it comes back when it
@@ -67,6 +67,7 @@ class Batcher:
         self._together, self._most = together, most
         self._judge = judge or gate.judge
         self._waiting: list[_Waiting] = []
+        self._rows = 0  # of those who wait
         self._thread: ThreadPoolExecutor | None = None
         self._busy: asyncio.Future[Judged] | None = None
         self._suspect_until = -float("inf")
@@ -83,8 +84,9 @@ class Batcher:
     def enqueue(self, pending: Sequence[Pending], live: Live, waiter: Waiter) -> None:
         """Let `waiter` have the answers to checked requests, as `submit` does."""
         if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._gather, 0)
         self._waiting.append((pending, live, waiter))
+        self._rows += len(pending)
         self.in_flight += len(pending)
 
     def close(self) -> None:
@@ -92,13 +94,21 @@ class Batcher:
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def _gather(self, before: int) -> None:
+        """Flush once a turn has brought nobody else, or there are enough: each turn looks at the sockets, and does not wait."""
+        if before < self._rows < self._together:
+            asyncio.get_running_loop().call_soon(self._gather, self._rows)
+        else:
+            self._flush()
+
     def _flush(self) -> None:
         """Take what one turn can take. What is left goes on in the next, after these answers and before who comes then."""
         suspect = self._clock() < self._suspect_until
         taken = _most_of(self._waiting, self._most if suspect else self._together)
         part, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        self._rows -= sum(len(group) for group, _, _ in part)
         if self._waiting:
-            asyncio.get_running_loop().call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._gather, 0)
         try:
             arrivals = self._gate.arrive_all(
                 [one for group, _, _ in part for one in group], [live for group, live, _ in part for _ in group]

@@ -224,14 +224,13 @@ def decode(decoder: Any, body: bytes) -> Any:
 
 def live_of(headers: HeaderList) -> Live:
     """Return what the headers say of the request beside its event: the pass, and how loaded the gateway is."""
-    live = Live()
-    token = only(headers, b"x-botsieve-pass")
-    if token is not None:
-        live.token = token.decode("latin-1")
-    load = only(headers, b"x-botsieve-load")
-    if load is not None:
-        live.load = load_of(load)
-    return live
+    for name, _ in headers:
+        if name.startswith(b"x-botsieve-"):
+            break
+    else:
+        return Live()
+    token, load = only(headers, b"x-botsieve-pass"), only(headers, b"x-botsieve-load")
+    return Live(None if token is None else token.decode("latin-1"), None if load is None else load_of(load))
 
 
 def load_of(text: bytes) -> float:
