@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COLLECTOR = (2_000, 20, 1_000)
 """Thresholds of Python's garbage collector. A full collection looks at every request in flight, tens of ms at a million of them;
 what a request makes is freed without it."""
+_HUGE_PAGES = "NUMPY_MADVISE_HUGEPAGE"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -35,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(settings: Settings) -> int:
     """Load the bundle and serve it."""
+    # numpy asks for huge pages. The first touch of one takes ms, and each of the first clients touches several; small ones
+    # cost the same in the end. numpy reads this when it is imported, which happens below.
+    os.environ.setdefault(_HUGE_PAGES, "0")
     import uvicorn
 
     from classifier.features.hashing import secret_from_environment

@@ -576,7 +576,9 @@ def judge_rows(model: Judge, rows: npt.NDArray[np.float32]) -> Judged:
 
 
 def _rows(arrivals: Sequence[Arrival]) -> npt.NDArray[np.float32]:
-    return arrivals[0].row[None, :] if len(arrivals) == 1 else np.stack([arrival.row for arrival in arrivals])
+    if len(arrivals) == 1:
+        return arrivals[0].row[None, :]
+    return np.concatenate([arrival.row for arrival in arrivals]).reshape(len(arrivals), -1)  # as np.stack, in less time
 
 
 def _thresholds(model: Judge, settings: Settings) -> Thresholds:
