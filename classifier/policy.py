@@ -16,7 +16,7 @@ import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,7 @@ _TOLERANCE = 1e-9
 """Relative slack for products such as 0.002 · 5000, which need not be whole in float64."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What the policy decided for one request. `score` runs from 1 (bot) to 99 (not a bot)."""
 
     decision: Verdict
@@ -278,8 +277,7 @@ def _round_up(percent: float) -> float:
     return math.ceil(percent / digit) * digit
 
 
-@dataclass(frozen=True, slots=True)
-class Circumstances:
+class Circumstances(NamedTuple):
     """What is known of a live request beside its score. The defaults are those of a log: nobody is listed, all is calm.
 
     `load` runs from 0 to 1; `cost` is the tokens that the request will take, over those of a typical one.

@@ -7,14 +7,18 @@ import gc
 import os
 import socket
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from classifier.errors import BotsieveError, InputError
 from serving.settings import CONFIG_VARIABLE, Settings, load_settings
 
+if TYPE_CHECKING:
+    from serving.hot import Hot
+
 COLLECTOR = (2_000, 20, 1_000)
 """Thresholds of Python's garbage collector. A full collection looks at every request in flight, tens of ms at a million of them;
 what a request makes is freed without it."""
+_HUGE_PAGES = "NUMPY_MADVISE_HUGEPAGE"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,6 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(settings: Settings) -> int:
     """Load the bundle and serve it."""
+    # numpy asks for huge pages. The first touch of one takes ms, and each of the first clients touches several; small ones
+    # cost the same in the end. numpy reads this when it is imported, which happens below.
+    os.environ.setdefault(_HUGE_PAGES, "0")
     import uvicorn
 
     from classifier.features.hashing import secret_from_environment
@@ -51,7 +58,7 @@ def serve(settings: Settings) -> int:
     if settings.grpc_port:
         _check_free(settings.host, settings.grpc_port)  # said in one line here; within uvicorn it would be a traceback
     app = create_app(settings, model, challenger=challenger, restored=restored)
-    config = uvicorn.Config(app, **uvicorn_options(settings))
+    config = uvicorn.Config(app, **uvicorn_options(settings, app.hot))
     server = uvicorn.Server(config)
     server.run()
     return 0 if server.started else 1
@@ -65,12 +72,12 @@ def _check_free(host: str, port: int) -> None:
         raise InputError(f"grpc_port {port} cannot be listened on ({error.strerror}); choose another") from error
 
 
-def uvicorn_options(settings: Settings) -> dict[str, Any]:
+def uvicorn_options(settings: Settings, hot: Hot) -> dict[str, Any]:
     """Return what uvicorn is told: one process, and no header that says who the client is."""
-    from serving.protocol import guarded
+    from serving.direct import direct
 
     return {
-        "http": guarded(settings),
+        "http": direct(settings, hot),
         "loop": "auto",
         "host": settings.host,
         "port": settings.port,

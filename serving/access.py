@@ -54,8 +54,8 @@ class Access:
     async def body(self, headers: HeaderList, receive: Receive, limit: int) -> bytes:
         """Read a body. Raises Problem 413 beyond `limit` bytes, 408 when it does not come, 400 when it breaks off."""
         announced = only(headers, b"content-length")
-        if announced is not None and announced.isdigit() and int(announced[:19]) > limit:
-            raise _too_large(limit)
+        if announced is not None and announced.isdigit():
+            check_size(int(announced[:19]), limit)
         parts: list[bytes] = []
         size = 0
         try:
@@ -66,8 +66,7 @@ class Access:
                         raise Problem(400, "disconnected", "the body broke off", close=True)
                     chunk = part.get("body", b"")
                     size += len(chunk)
-                    if size > limit:
-                        raise _too_large(limit)
+                    check_size(size, limit)
                     parts.append(chunk)
                     if not part.get("more_body", False):
                         return b"".join(parts)
@@ -81,5 +80,7 @@ def only(headers: Iterable[tuple[bytes, bytes]], name: bytes) -> bytes | None:
     return found[0] if len(found) == 1 else None
 
 
-def _too_large(limit: int) -> Problem:
-    return Problem(413, "body_too_large", f"the body has more than {limit} bytes", close=True)
+def check_size(size: int, limit: int) -> None:
+    """Raise Problem 413 for a body of more than `limit` bytes."""
+    if size > limit:
+        raise Problem(413, "body_too_large", f"the body has more than {limit} bytes", close=True)

@@ -66,9 +66,9 @@ class Service(FastAPI):
             await super().__call__(scope, receive, send)
             return
         path = scope["path"]
-        handler = self.hot.routes.get(path)
-        if handler is not None:
-            await self.hot(handler, scope, receive, send)
+        route = self.hot.routes.get(path)
+        if route is not None:
+            await self.hot(route, scope, receive, send)
         elif path.startswith(PREFIX) and path[len(PREFIX) : len(PREFIX) + 1] in ("", "/"):
             await self.authorize(scope, receive, send)
         else:

@@ -1,10 +1,12 @@
 """Requests that arrive together share one call of the scorer.
 
-A request is checked as soon as it has been read; its arrival and its scoring are put off to the end of the event loop's
-turn, so they take all that came in during it, in its order, and wait for nothing else. As long as the scorer keeps its
-deadline it runs right here, which costs no switch between threads. Once it has been late, it runs in a thread of its own for
-a while, so that the fail mode can answer in time and the loop goes on; it comes back when it has kept the deadline for a
-minute.
+A request is checked as soon as it has been read. Its arrival and its scoring are put off for as long as each turn of the event
+loop brings others, since what a call costs beside its rows is a good part of it; no turn waits for that, and once there are
+enough they go. Of a crowd, only so many go in one turn: their answers leave before the next ones are scored.
+
+As long as the scorer keeps its deadline it runs right here, which costs no switch between threads. Once it has been late, it
+runs in a thread of its own for a while, so that the fail mode can answer in time and the loop goes on; it comes back when it
+has kept the deadline for a minute.
 """
 
 from __future__ import annotations
@@ -14,13 +16,34 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
 
 from serving.gate import Answer, Arrival, Gate, Judged, Live, Pending
 
 log = logging.getLogger("botsieve.serving")
 
 TRUST_AFTER_S = 60.0
-_Waiting = tuple[Sequence[Pending], Live, "asyncio.Future[list[Answer]]"]
+TOGETHER = 16
+"""Rows of a turn: what a call costs beside its rows is then shared by enough of them."""
+
+
+class Waiter(Protocol):
+    """Who waits for answers: a future, or whatever is told as one is."""
+
+    def done(self) -> bool:
+        """Whether nobody waits any more."""
+        ...
+
+    def set_result(self, result: list[Answer], /) -> None:
+        """Take the answers. Must not raise: others wait as well."""
+        ...
+
+    def set_exception(self, exception: Exception, /) -> None:
+        """Hear that there will be none. Must not raise."""
+        ...
+
+
+_Waiting = tuple[Sequence[Pending], Live, Waiter]
 
 
 class Batcher:
@@ -31,14 +54,20 @@ class Batcher:
         gate: Gate,
         deadline_s: float,
         *,
+        together: int = TOGETHER,
         most: int = 1024,
         clock: Callable[[], float] = time.perf_counter,
         judge: Callable[[Sequence[Arrival]], Judged] | None = None,
     ) -> None:
-        """Answer through `gate`; at most `most` rows go to the scorer at once. `judge` replaces the gate's, for tests."""
-        self._gate, self._deadline, self._most, self._clock = gate, deadline_s, most, clock
+        """Answer through `gate`, about `together` rows a turn; at most `most` at once go to the scorer when it runs aside.
+
+        `judge` replaces the gate's, for tests.
+        """
+        self._gate, self._deadline, self._clock = gate, deadline_s, clock
+        self._together, self._most = together, most
         self._judge = judge or gate.judge
         self._waiting: list[_Waiting] = []
+        self._rows = 0  # of those who wait
         self._thread: ThreadPoolExecutor | None = None
         self._busy: asyncio.Future[Judged] | None = None
         self._suspect_until = -float("inf")
@@ -48,40 +77,54 @@ class Batcher:
 
     def submit(self, pending: Sequence[Pending], live: Live | None = None) -> asyncio.Future[list[Answer]]:
         """Return a future of the answers to checked requests, which arrive and are scored in the loop's next turn."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[list[Answer]] = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._flush)
-        self._waiting.append((pending, live or Live(), future))
-        self.in_flight += len(pending)
+        future: asyncio.Future[list[Answer]] = asyncio.get_running_loop().create_future()
+        self.enqueue(pending, live or Live(), future)
         return future
+
+    def enqueue(self, pending: Sequence[Pending], live: Live, waiter: Waiter) -> None:
+        """Let `waiter` have the answers to checked requests, as `submit` does."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._gather, 0)
+        self._waiting.append((pending, live, waiter))
+        self._rows += len(pending)
+        self.in_flight += len(pending)
 
     def close(self) -> None:
         """Let go of the thread, if there is one."""
         if self._thread is not None:
             self._thread.shutdown(wait=False, cancel_futures=True)
 
+    def _gather(self, before: int) -> None:
+        """Flush once a turn has brought nobody else, or there are enough: each turn looks at the sockets, and does not wait."""
+        if before < self._rows < self._together:
+            asyncio.get_running_loop().call_soon(self._gather, self._rows)
+        else:
+            self._flush()
+
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        while waiting:
-            taken = _most_of(waiting, self._most)
-            part, waiting = waiting[:taken], waiting[taken:]
-            try:
-                arrivals = self._gate.arrive_all(
-                    [one for group, _, _ in part for one in group], [live for group, live, _ in part for _ in group]
-                )
-            except Exception as error:  # nothing of ours should raise here; whoever waits must hear of it
-                for group, _, future in part:
-                    self.in_flight -= len(group)
-                    if not future.done():
-                        future.set_exception(error)
-                continue
-            if self._clock() < self._suspect_until:
-                task = asyncio.get_running_loop().create_task(self._aside(part, arrivals))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            else:
-                self._here(part, arrivals)
+        """Take what one turn can take. What is left goes on in the next, after these answers and before who comes then."""
+        suspect = self._clock() < self._suspect_until
+        taken = _most_of(self._waiting, self._most if suspect else self._together)
+        part, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        self._rows -= sum(len(group) for group, _, _ in part)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._gather, 0)
+        try:
+            arrivals = self._gate.arrive_all(
+                [one for group, _, _ in part for one in group], [live for group, live, _ in part for _ in group]
+            )
+        except Exception as error:  # nothing of ours should raise here; whoever waits must hear of it
+            for group, _, waiter in part:
+                self.in_flight -= len(group)
+                if not waiter.done():
+                    waiter.set_exception(error)
+            return
+        if suspect:
+            task = asyncio.get_running_loop().create_task(self._aside(part, arrivals))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._here(part, arrivals)
 
     def _here(self, part: list[_Waiting], arrivals: list[Arrival]) -> None:
         self.sizes(len(arrivals))
@@ -132,10 +175,10 @@ class Batcher:
 
     def _deliver(self, part: list[_Waiting], answers: list[Answer]) -> None:
         begin = 0
-        for group, _, future in part:
+        for group, _, waiter in part:
             self.in_flight -= len(group)
-            if not future.done():  # cancelled: nobody waits for it any more
-                future.set_result(answers[begin : begin + len(group)])
+            if not waiter.done():
+                waiter.set_result(answers[begin : begin + len(group)])
             begin += len(group)
 
 

@@ -48,7 +48,9 @@ class Load:
 
     def now(self, told: float | None = None) -> float:
         """Return the load; `told` is what came with the request at hand."""
-        load = max(told or 0.0, self._stated if self._until > self._now() else 0.0)
+        load = told or 0.0
+        if self._stated > load and self._until > self._now():
+            load = self._stated
         return load if self._capacity is None else max(load, min(self.tokens / self._capacity, 1.0))
 
 

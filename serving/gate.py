@@ -359,23 +359,24 @@ class Gate:
 
     def answer(self, arrivals: Sequence[Arrival], judged: Judged) -> list[Answer]:
         """Decide about scored arrivals and keep what was decided. Raises ValueError when a score is no number."""
-        numbers = zip(judged.raw.tolist(), judged.probability.tolist(), strict=True)
+        raws, probabilities = judged.raw.tolist(), judged.probability.tolist()
+        policy, thresholds, bundle = self.hooks.decide, self.thresholds, self.bundle
         decided: list[tuple[Decision, Sequence[str]]] = []
-        for arrival, (raw, probability) in zip(arrivals, numbers, strict=True):
-            if self.hooks.decide is None:
-                decided.append((decide(raw, probability, self.thresholds), ()))
+        for arrival, raw, probability in zip(arrivals, raws, probabilities, strict=True):
+            if policy is None:
+                decided.append((decide(raw, probability, thresholds), ()))
             else:
-                decided.append(self.hooks.decide(arrival, raw, probability, self.thresholds))
+                decided.append(policy(arrival, raw, probability, thresholds))
         answers = []
-        for place, (arrival, (decision, why)) in enumerate(zip(arrivals, decided, strict=True)):
-            own = judged.reasons[place]
+        for arrival, (decision, why), raw, probability, own in zip(
+            arrivals, decided, raws, probabilities, judged.reasons, strict=True
+        ):
             enforced, warming = self._enforced(arrival, decision.decision, why)
             if enforced == "challenge" and self._admitted(arrival):
                 enforced, why = "allow", (*why, "pass")
             kept = Decided(
-                arrival.id, arrival.time, arrival.client, decision.decision, enforced, float(judged.raw[place]),
-                float(judged.probability[place]), decision.score, (*why, *(own.split() if own else ())), self.bundle,
-                arrival.event.path,
+                arrival.id, arrival.time, arrival.client, decision.decision, enforced, raw, probability, decision.score,
+                (*why, *own.split()) if own else tuple(why), bundle, arrival.event.path,
             )  # fmt: skip
             answers.append(self._conclude(arrival, kept, warming))
         if self.shadow is not None:
@@ -575,7 +576,9 @@ def judge_rows(model: Judge, rows: npt.NDArray[np.float32]) -> Judged:
 
 
 def _rows(arrivals: Sequence[Arrival]) -> npt.NDArray[np.float32]:
-    return arrivals[0].row[None, :] if len(arrivals) == 1 else np.stack([arrival.row for arrival in arrivals])
+    if len(arrivals) == 1:
+        return arrivals[0].row[None, :]
+    return np.concatenate([arrival.row for arrival in arrivals]).reshape(len(arrivals), -1)  # as np.stack, in less time
 
 
 def _thresholds(model: Judge, settings: Settings) -> Thresholds:

@@ -1,30 +1,56 @@
-"""The routes that carry the load, as raw ASGI: decide, decide/batch and complete.
+"""The routes that carry the load: decide, decide/batch and complete, without FastAPI, which would take most of a request's time.
 
-They stand in front of FastAPI, which would take most of the time of a request. What they accept is typed by msgspec and
-checked by `classifier.events.check`, as strictly as a log; `openapi.py` puts them into the OpenAPI document.
+What they accept is typed by msgspec and checked by `classifier.events.check`, as strictly as a log; `openapi.py` puts them into
+the OpenAPI document. `Hot.serve` knows no HTTP beyond headers, body and status, and tells whoever asked (`Asker`) in this turn
+of the loop or a later one: `serving.direct` asks it where a request was read, the ASGI application for all other requests.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from classifier.errors import InputError
-from serving.access import Access, HeaderList, only
+from serving.access import Access, HeaderList, check_size, only
 from serving.batching import Batcher
-from serving.gate import Completion, Gate, Live, LiveEvent, Rejected, Result
-from serving.metrics import Metrics
-from serving.problems import JSON, Problem, Receive, Scope, Send, refuse, respond
+from serving.gate import Answer, Completion, Gate, Live, LiveEvent, Rejected, Result
+from serving.metrics import Histogram, Metrics
+from serving.problems import JSON, PROBLEM, Headers, Problem, Receive, Scope, Send, respond
 
-Handler = Callable[[HeaderList, Receive, Send], Awaitable[None]]
 RESULT_STATUS: dict[Result, int] = {"recorded": 200, "refused": 200, "duplicate": 409, "expired": 410, "unknown": 404}
 _SAY: dict[Result, str] = {
     "duplicate": "this request has been completed before; nothing was changed",
     "expired": "this request arrived too long ago to be completed; nothing was changed",
     "unknown": "no request is known by this id; it may be of an earlier start of the service",
 }
+_JSON = (JSON,)
+
+
+class Asker(Protocol):
+    """Who asked, and is told once."""
+
+    def done(self) -> bool:
+        """Whether nobody waits for the answer any more."""
+        ...
+
+    def tell(self, status: int, body: bytes, headers: Headers) -> None:
+        """Send a whole answer. Must not raise."""
+        ...
+
+    def fail(self, error: Exception) -> None:
+        """Say that there is none, because of a fault of ours. Must not raise."""
+        ...
+
+
+class Route(NamedTuple):
+    """A hot route: what serves it, and the largest body it takes."""
+
+    serve: Callable[[HeaderList, bytes, Asker], None]
+    most_bytes: int
 
 
 class Hot:
@@ -32,53 +58,82 @@ class Hot:
 
     def __init__(self, gate: Gate, batcher: Batcher, access: Access, metrics: Metrics) -> None:
         self._gate, self._batcher, self._access, self._metrics = gate, batcher, access, metrics
-        required = gate.settings.clock == "event"
-        kind: Any = _Timed if required else LiveEvent
+        settings = gate.settings
+        kind: Any = _Timed if settings.clock == "event" else LiveEvent
         self._event = msgspec.json.Decoder(kind)
         self._events = msgspec.json.Decoder(list[kind])
         self._completion = msgspec.json.Decoder(Completion | list[Completion])
         self._encode = msgspec.json.Encoder().encode
-        self.routes: dict[str, Handler] = {
-            "/v1/decide": self.decide,
-            "/v1/decide/batch": self.decide_batch,
-            "/v1/complete": self.complete,
+        self.routes = {
+            "/v1/decide": Route(self._decide, settings.max_body_bytes),
+            "/v1/decide/batch": Route(self._decide_batch, settings.max_batch_bytes),
+            "/v1/complete": Route(self._complete, settings.max_batch_bytes),
         }
 
-    async def __call__(self, handler: Handler, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request for one of the routes."""
+    async def __call__(self, route: Route, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request for one of the routes that comes by ASGI."""
+        headers: HeaderList = scope["headers"]
+        asker = _Waiting()
         try:
-            headers: HeaderList = scope["headers"]
-            self._access.check_headers(headers)
-            if scope["method"] != "POST":
-                raise Problem(405, "method", "use POST", [(b"allow", b"POST")], close=True)
-            self._access.check_bearer(headers)
-            await handler(headers, receive, send)
+            self._admit(scope["method"], headers)
+            body = await self._access.body(headers, receive, route.most_bytes)
         except Problem as problem:
-            self._gate.tallies.rejected[problem.reason] += 1
-            await refuse(send, problem)
+            self._refuse(problem, asker)
+        else:
+            self._serve(route, headers, body, asker)
+        status, content, more = await asker.future
+        await respond(send, status, content, more)
 
-    async def decide(self, headers: HeaderList, receive: Receive, send: Send) -> None:
+    def serve(self, route: Route, method: str, headers: HeaderList, body: bytes, asker: Asker) -> None:
+        """Answer a request that has been read whole; refusals are answers, too."""
+        try:
+            self._admit(method, headers)
+            check_size(len(body), route.most_bytes)
+        except Problem as problem:
+            self._refuse(problem, asker)
+        else:
+            self._serve(route, headers, body, asker)
+
+    def _admit(self, method: str, headers: HeaderList) -> None:
+        """Raise Problem for a request of which nothing more is to be read."""
+        self._access.check_headers(headers)
+        if method != "POST":
+            raise Problem(405, "method", "use POST", [(b"allow", b"POST")], close=True)
+        self._access.check_bearer(headers)
+
+    def _serve(self, route: Route, headers: HeaderList, body: bytes, asker: Asker) -> None:
+        try:
+            route.serve(headers, body, asker)
+        except Problem as problem:
+            self._refuse(problem, asker)
+        except Exception as error:  # whatever it is, whoever asked must not wait for ever
+            asker.fail(error)
+
+    def _refuse(self, problem: Problem, asker: Asker) -> None:
+        self._gate.tallies.rejected[problem.reason] += 1
+        _tell_problem(problem, asker)
+
+    def _decide(self, headers: HeaderList, body: bytes, asker: Asker) -> None:
         """Decide about one event."""
-        body = await self._access.body(headers, receive, self._gate.settings.max_body_bytes)
-        with self._metrics.latency("decide"):
-            pending = self._prepare([decode(self._event, body)])
-            answers = await self._batcher.submit(pending, live_of(headers))
-            content = self._encode(answers[0])
-        await respond(send, 200, content, _JSON)
+        began = time.perf_counter()
+        pending = self._prepare([decode(self._event, body)])
+        told = _Told(asker, lambda answers: self._encode(answers[0]), self._metrics.latencies["decide"], began)
+        self._batcher.enqueue(pending, live_of(headers), told)
 
-    async def decide_batch(self, headers: HeaderList, receive: Receive, send: Send) -> None:
+    def _decide_batch(self, headers: HeaderList, body: bytes, asker: Asker) -> None:
         """Decide about a list of events, which arrive in its order."""
-        body = await self._access.body(headers, receive, self._gate.settings.max_batch_bytes)
-        with self._metrics.latency("batch"):
-            events = decode(self._events, body)
-            self._check_length(events)
-            pending, live = self._prepare(events), live_of(headers)
-            content = self._encode(await self._batcher.submit(pending, live) if pending else [])
-        await respond(send, 200, content, _JSON)
+        began = time.perf_counter()
+        events = decode(self._events, body)
+        self._check_length(events)
+        pending, live = self._prepare(events), live_of(headers)
+        told = _Told(asker, self._encode, self._metrics.latencies["batch"], began)
+        if pending:
+            self._batcher.enqueue(pending, live, told)
+        else:
+            told.set_result([])
 
-    async def complete(self, headers: HeaderList, receive: Receive, send: Send) -> None:
+    def _complete(self, headers: HeaderList, body: bytes, asker: Asker) -> None:
         """Record one completion or a list of them."""
-        body = await self._access.body(headers, receive, self._gate.settings.max_batch_bytes)
         given = decode(self._completion, body)
         many = given if isinstance(given, list) else [given]
         self._check_length(many)
@@ -90,14 +145,14 @@ class Hot:
         results = [(completion.id, self._gate.complete(completion)) for completion in many]
         if isinstance(given, list):
             content = [{"id": identity, "result": result} for identity, result in results]
-            await respond(send, 200, self._encode(content), _JSON)
+            asker.tell(200, self._encode(content), _JSON)
             return
         identity, result = results[0]
         if result in _SAY:
             # Counted as a completion, and not as a request that could not be read.
-            await refuse(send, Problem(RESULT_STATUS[result], result, _SAY[result]))
+            _tell_problem(Problem(RESULT_STATUS[result], result, _SAY[result]), asker)
             return
-        await respond(send, 200, self._encode({"id": identity, "result": result}), _JSON)
+        asker.tell(200, self._encode({"id": identity, "result": result}), _JSON)
 
     def _prepare(self, events: list[LiveEvent]) -> Any:
         try:
@@ -113,13 +168,47 @@ class Hot:
             raise Problem(422, "list_too_long", f"the list has {len(items)} entries, more than {most}")
 
 
+class _Waiting:
+    """An asker that is waited for."""
+
+    def __init__(self) -> None:
+        self.future: asyncio.Future[tuple[int, bytes, Headers]] = asyncio.get_running_loop().create_future()
+        self.done, self.fail = self.future.done, self.future.set_exception
+
+    def tell(self, status: int, body: bytes, headers: Headers) -> None:
+        self.future.set_result((status, body, headers))
+
+
+class _Told:
+    """Waits for the batcher's answers, and tells them to whoever asked."""
+
+    __slots__ = ("_asker", "_began", "_encode", "_latency", "done")
+
+    def __init__(self, asker: Asker, encode: Callable[[list[Answer]], bytes], latency: Histogram, began: float) -> None:
+        self._asker, self._encode, self._latency, self._began = asker, encode, latency, began
+        self.done = asker.done
+
+    def set_result(self, answers: list[Answer]) -> None:
+        try:
+            content = self._encode(answers)
+        except Exception as error:
+            self._asker.fail(error)
+            return
+        self._latency.observe(time.perf_counter() - self._began)
+        self._asker.tell(200, content, _JSON)
+
+    def set_exception(self, error: Exception) -> None:
+        self._asker.fail(error)
+
+
+def _tell_problem(problem: Problem, asker: Asker) -> None:
+    asker.tell(problem.status, msgspec.json.encode(problem.document()), (PROBLEM, *problem.headers))
+
+
 class _Timed(LiveEvent, kw_only=True):
     """An event where its own time counts."""
 
     time: int | float | str
-
-
-_JSON = (JSON,)
 
 
 def decode(decoder: Any, body: bytes) -> Any:
@@ -135,14 +224,13 @@ def decode(decoder: Any, body: bytes) -> Any:
 
 def live_of(headers: HeaderList) -> Live:
     """Return what the headers say of the request beside its event: the pass, and how loaded the gateway is."""
-    live = Live()
-    token = only(headers, b"x-botsieve-pass")
-    if token is not None:
-        live.token = token.decode("latin-1")
-    load = only(headers, b"x-botsieve-load")
-    if load is not None:
-        live.load = load_of(load)
-    return live
+    for name, _ in headers:
+        if name.startswith(b"x-botsieve-"):
+            break
+    else:
+        return Live()
+    token, load = only(headers, b"x-botsieve-pass"), only(headers, b"x-botsieve-load")
+    return Live(None if token is None else token.decode("latin-1"), None if load is None else load_of(load))
 
 
 def load_of(text: bytes) -> float:

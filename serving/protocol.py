@@ -24,7 +24,7 @@ class Guarded(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Start to wait for the first request."""
         super().connection_made(transport)
-        self._await_headers()
+        self._timer = self.loop.call_later(self.seconds, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop waiting."""
@@ -32,28 +32,29 @@ class Guarded(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take data in; give up on headers that have no end."""
+        """Take data in; wait for the rest of headers, and give up on those that have no end."""
         super().data_received(data)
-        if self._in_head and self._timer is not None:
-            self._head += len(data)
-            if self._head > self.most_bytes:
-                self._refuse(Problem(431, "headers_too_large", f"the headers have more than {self.most_bytes} bytes"))
+        if not self._in_head:
+            return
+        self._head += len(data)
+        if self._head > self.most_bytes:
+            self._refuse(Problem(431, "headers_too_large", f"the headers have more than {self.most_bytes} bytes"))
+        elif self._timer is None and not self.transport.is_closing():
+            self._timer = self.loop.call_later(self.seconds, self._late)
 
     def on_message_begin(self) -> None:
-        """Start to wait for the headers of a request."""
+        """Begin with the headers of a request."""
         super().on_message_begin()
-        self._await_headers()
+        self._head, self._in_head = 0, True
 
     def on_headers_complete(self) -> None:
         """The headers are there: what follows is limited where bodies are read."""
-        self._stop()
-        self._in_head = False
+        self._head_is_there()
         super().on_headers_complete()
 
-    def _await_headers(self) -> None:
-        if self._timer is None:
-            self._timer = self.loop.call_later(self.seconds, self._late)
-        self._head, self._in_head = 0, True
+    def _head_is_there(self) -> None:
+        self._stop()
+        self._in_head = False
 
     def _stop(self) -> None:
         if self._timer is not None:
@@ -77,7 +78,6 @@ class Guarded(HttpToolsProtocol):
         self.transport.close()
 
 
-def guarded(settings: Settings) -> type[Guarded]:
-    """Return the protocol with the limits of the settings; twice the headers' limit leaves room for the URL and separators."""
-    limits = {"seconds": settings.body_timeout_s, "most_bytes": 2 * settings.max_header_bytes}
-    return type("Guarded", (Guarded,), limits)
+def limits(settings: Settings) -> dict[str, Any]:
+    """Return the limits of the settings, for a class; twice the headers' limit leaves room for the URL and separators."""
+    return {"seconds": settings.body_timeout_s, "most_bytes": 2 * settings.max_header_bytes}

@@ -26,6 +26,7 @@ from serving.circumstances import attach
 from serving.gate import Gate
 from serving.settings import Settings
 from serving.snapshot import Clock, Snapshots
+from tests.benchmarks import flood_http
 from tests.benchmarks.bench_serving import small_bundle
 
 SECRET = b"a secret of the benchmark"
@@ -89,11 +90,20 @@ def main() -> None:
     """Print what was seen."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", type=Path)
-    parser.add_argument("--clients", type=int, default=1_000_000)
-    parser.add_argument("--keys", type=int, default=10_000_000)
+    parser.add_argument("--clients", type=int)
+    parser.add_argument("--keys", type=int)
+    parser.add_argument(
+        "--http", action="store_true", help="send it to a running service; 20,000 clients, 200,000 keys"
+    )
     arguments, _ = parser.parse_known_args()
     with tempfile.TemporaryDirectory() as folder:
-        run(arguments.bundle or small_bundle(Path(folder)), Path(folder), arguments.clients, arguments.keys)
+        if arguments.http:
+            clients, keys = arguments.clients or 20_000, arguments.keys or 200_000
+            bundle = arguments.bundle or small_bundle(Path(folder), "--capacity", str(2 * clients))
+            flood_http.run(bundle, Path(folder), clients, keys)
+            return
+        clients, keys = arguments.clients or 1_000_000, arguments.keys or 10_000_000
+        run(arguments.bundle or small_bundle(Path(folder)), Path(folder), clients, keys)
 
 
 def run(bundle: Path, folder: Path, clients: int, keys: int) -> None:

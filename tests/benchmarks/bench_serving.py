@@ -32,6 +32,7 @@ BATCH = 64
 SCRIPT = """
 wrk.method = "POST"
 wrk.headers["content-type"] = "application/json"
+if "TOKEN" ~= "" then wrk.headers["authorization"] = "Bearer TOKEN" end
 local bodies, n, wait = {}, 0, WAIT
 for line in io.lines("BODIES") do bodies[#bodies + 1] = line end
 request = function()
@@ -62,8 +63,8 @@ def event(rng: np.random.Generator) -> dict[str, object]:
 
 
 @contextmanager
-def serving(command: list[str], port: int, core: int) -> Iterator[None]:
-    """Run a server on one core until the end of the block."""
+def serving(command: list[str], port: int, core: int) -> Iterator[int]:
+    """Run a server on one core until the end of the block; give its process id."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(["taskset", "-c", str(core), sys.executable, *command], env=environment)
     try:
@@ -74,17 +75,30 @@ def serving(command: list[str], port: int, core: int) -> Iterator[None]:
             if process.poll() is not None:
                 raise RuntimeError(f"the server ended with {process.returncode}")
             time.sleep(0.05)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait(30)
 
 
 def wrk(
-    port: int, path: str, bodies: Path, seconds: float, core: int, *, connections: int, wait_ms: float = 0.0
+    port: int,
+    path: str,
+    bodies: Path,
+    seconds: float,
+    core: int,
+    *,
+    connections: int,
+    wait_ms: float = 0.0,
+    token: str = "",
 ) -> list[float]:
     """Return requests/s, median and 99th percentile of the latency in ms, and failed requests."""
-    text = SCRIPT.replace("WAIT", str(wait_ms)).replace("BODIES", str(bodies)).replace("PATH", path)
+    text = (
+        SCRIPT.replace("WAIT", str(wait_ms))
+        .replace("BODIES", str(bodies))
+        .replace("PATH", path)
+        .replace("TOKEN", token)
+    )
     script = bodies.with_suffix(".lua")
     script.write_text(text)
     command = ["taskset", "-c", str(core), "wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script)]
@@ -103,12 +117,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def small_bundle(folder: Path) -> Path:
-    """Train the bundle that is served, on simulated traffic."""
+def small_bundle(folder: Path, *options: str) -> Path:
+    """Train the bundle that is served, on simulated traffic; `options` are those of `train`."""
     log, bundle = folder / "log.jsonl", folder / "bundle"
     for arguments in (
         ["simulate", "--out", str(log), "--duration", "3600", "--clients", "300", "--attacks", "all", "--quiet"],
-        ["train", str(log), "--bundle", str(bundle), "--quiet"],
+        ["train", str(log), "--bundle", str(bundle), "--quiet", *options],
     ):
         subprocess.run([sys.executable, "-m", "classifier", *arguments], check=True, stdout=subprocess.DEVNULL)
     return bundle

@@ -124,9 +124,28 @@ def test_requests_that_arrive_together_share_a_call(judge: Judge) -> None:  # no
         return await asyncio.gather(*(one(number) for number in range(20)))
 
     ids = asyncio.run(together())
-    assert sizes == [20]
+    assert sizes == [16, 4]  # no more in a turn of the loop than gain by it
     assert [int(i.partition("-")[0], 16) for i in ids] == list(range(20))
     assert app.batcher.in_flight == 0
+
+
+def test_who_comes_while_others_are_read_shares_their_call(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    sizes: list[int] = []
+    scored(app, -9.0, sizes)
+
+    async def one_a_turn(count: int) -> None:
+        waiting = []
+        for number in range(count):
+            waiting.append(app.batcher.submit(app.gate.prepare([LiveEvent("1.1.1.1", "GET", f"/{number}")])))
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+
+    asyncio.run(one_a_turn(5))
+    assert sizes == [5]
+    sizes.clear()
+    asyncio.run(one_a_turn(20))
+    assert sizes == [16, 4]
 
 
 def test_a_request_that_cannot_arrive_is_told_so_and_the_rest_goes_on(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,11 @@ def test_serve_becomes_the_service_with_the_options_that_were_given(monkeypatch:
     assert {name: value for name, value in parsed.items() if value is not None} == {
         "bundle": "folder", "port": 1, "clock": "event", "journal": "j", "host": "::1",
     }  # fmt: skip
+
+
+def test_numpy_is_not_imported_before_the_service_can_tell_it_how_to_take_memory() -> None:
+    seen = "import sys, serving.__main__; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", seen], check=False).returncode == 0
 
 
 def test_a_folder_stays_and_a_name_that_is_none_is_one_line(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -82,7 +83,7 @@ def test_files_that_do_not_parse_are_one_line(monkeypatch: pytest.MonkeyPatch, t
 def test_a_token_is_in_no_repr_and_uvicorn_believes_no_header() -> None:
     settings = Settings(bundle=Path("b"), token="a token that is long enough")  # type: ignore[arg-type]
     assert "long enough" not in repr(settings) + str(settings.model_dump())
-    assert uvicorn_options(settings)["proxy_headers"] is False
+    assert uvicorn_options(settings, Mock(routes={}))["proxy_headers"] is False
 
 
 def test_a_start_that_cannot_be_exits_with_2(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

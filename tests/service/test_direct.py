@@ -1,0 +1,256 @@
+"""A hot request is answered the same where it was read as through uvicorn, and connections go on as if it had been."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any
+from unittest.mock import Mock
+
+import msgspec
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from classifier.model.judge import Judge
+from serving.app import Service
+from serving.direct import direct
+from tests.service.served import Moment, bundle, event, judge, service  # noqa: F401
+
+TOKEN = "a token that is long enough"
+Story = Callable[[asyncio.StreamReader, asyncio.StreamWriter, ServerState], Awaitable[Any]]
+
+
+def run(app: Service, story: Story, **options: Any) -> Any:
+    """Let a story happen on one connection to a service."""
+
+    async def play() -> Any:
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, lifespan="off", ws="none", server_header=False, date_header=False,
+            **options,
+        )  # fmt: skip
+        config.load()
+        state = ServerState()
+        kind = direct(app.gate.settings, app.hot)
+        server = await asyncio.get_running_loop().create_server(lambda: kind(config, state, {}), "127.0.0.1", 0)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        try:
+            return await asyncio.wait_for(story(reader, writer, state), 20)
+        finally:
+            writer.close()
+            server.close()
+
+    return asyncio.run(play())
+
+
+def request(path: str, body: Any = None, *, method: str = "POST", version: str = "1.1", **headers: str) -> bytes:
+    """Write a request down."""
+    content = body if isinstance(body, bytes) else msgspec.json.encode(body)
+    given = {"host": "x", "content-length": str(len(content)), **headers}
+    head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in given.items())
+    return f"{method} {path} HTTP/{version}\r\n{head}\r\n".encode() + content
+
+
+async def answer(reader: asyncio.StreamReader) -> bytes:
+    """Read one answer."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = re.search(rb"content-length: (\d+)", head)
+    return head + await reader.readexactly(int(length[1]) if length else 0)
+
+
+def whole(data: bytes) -> Story:
+    """Send a request in one piece, and return the answer and whether the connection is open after it."""
+
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _state: Any) -> Any:
+        writer.write(data)
+        return await answer(reader), not await closed(reader, writer)
+
+    return story
+
+
+def in_pieces(data: bytes) -> Story:
+    """Send it in two pieces, so that uvicorn answers it."""
+
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: Any) -> Any:
+        writer.write(data[:-1])
+        while not any(one.headers for one in state.connections):  # type: ignore[attr-defined]
+            await asyncio.sleep(0)
+        writer.write(data[-1:])
+        return await answer(reader), not await closed(reader, writer)
+
+    return story
+
+
+async def closed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Whether the other side closes the connection instead of answering once more."""
+    writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    try:
+        return await reader.read(12) != b"HTTP/1.1 200"
+    except ConnectionError:
+        return True
+
+
+ONE = event(account="a", prompt="Tell me about 12 of the Danes", max_tokens=64)
+CASES = {
+    "decide": request("/v1/decide", ONE),
+    "a pass and a load": request("/v1/decide", ONE, x_botsieve_pass="é", x_botsieve_load="0.5"),
+    "a load that is none": request("/v1/decide", ONE, x_botsieve_load="much"),
+    "batch": request("/v1/decide/batch", [ONE, ONE]),
+    "no batch": request("/v1/decide/batch", []),
+    "too long a batch": request("/v1/decide/batch", [ONE] * 5),
+    "unknown completion": request("/v1/complete", {"id": "0-00000000", "status": 200}),
+    "list of completions": request("/v1/complete", [{"id": "x"}]),
+    "impossible completion": request("/v1/complete", {"id": "x", "status": 5000}),
+    "no JSON": request("/v1/decide", b"{"),
+    "nested": request("/v1/decide", b"[" * 1800),
+    "wrong type": request("/v1/decide", event(ip=5)),
+    "impossible": request("/v1/decide", event(max_tokens=-1)),
+    "too large": request("/v1/decide", b" " * 3000),
+    "headers too large": request("/v1/decide", ONE, x="y" * 700),
+    "wrong token": request("/v1/decide", ONE, authorization="Bearer nonsense"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_answer_is_uvicorns(judge: Judge, case: str) -> None:  # noqa: F811
+    settings: dict[str, Any] = {"max_body_bytes": 2000, "max_header_bytes": 600, "max_batch": 4}
+    told, counted = [], []
+    data = CASES[case]
+    if case == "wrong token":
+        settings["token"] = TOKEN
+    for way in (whole, in_pieces):
+        app = service(judge, **settings)
+        app.gate.run = "0" * 8
+        app.hot.serve = Mock(wraps=app.hot.serve)  # type: ignore[method-assign]
+        told.append(run(app, way(data)))
+        counted.append((app.gate.tallies.rejected, app.gate.tallies.completions, app.gate.engine.arrivals))
+        assert app.hot.serve.called == (way is whole)
+    assert told[0] == told[1]
+    assert counted[0] == counted[1]
+
+
+@pytest.mark.parametrize(
+    ("data", "first"),
+    [
+        (request("/v1/decide", ONE, version="1.0"), b"HTTP/1.1 200"),
+        (request("/v1/decide", ONE, version="1.0", connection="keep-alive"), b"HTTP/1.1 200"),
+        (request("/v1/decide", ONE, connection="close"), b"HTTP/1.1 200"),
+        (request("/v1/decide", ONE, expect="100-continue"), b"HTTP/1.1 100"),
+        (request("/v1/decide", ONE, connection="upgrade", upgrade="h2c"), b"HTTP/1.1 400"),  # it reads no body then
+        (request("/v1/decide?x=1", ONE), b"HTTP/1.1 200"),
+        (request("/v1/decide", ONE, method="PUT"), b"HTTP/1.1 405"),
+        (request("/v1/nothing", ONE), b"HTTP/1.1 404"),
+    ],
+)
+def test_what_is_not_plain_is_uvicorns(judge: Judge, data: bytes, first: bytes) -> None:  # noqa: F811
+    app = service(judge)
+    app.hot.serve = Mock()  # type: ignore[method-assign]
+    told, _ = run(app, whole(data))
+    assert told.startswith(first)
+    app.hot.serve.assert_not_called()
+
+
+def test_a_body_in_chunks_is_read(judge: Judge) -> None:  # noqa: F811
+    content = msgspec.json.encode(ONE)
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (content[:9], content[9:]))
+    head = b"POST /v1/decide HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    told, stays = run(service(judge), whole(head + chunks + b"0\r\n\r\n"))
+    assert told.startswith(b"HTTP/1.1 200")
+    assert stays
+
+
+def test_requests_behind_each_other_are_answered_in_their_order(judge: Judge) -> None:  # noqa: F811
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _state: Any) -> list[bytes]:
+        decide, health = request("/v1/decide", ONE), b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
+        writer.write(decide + health + decide + decide + health)
+        return [await answer(reader) for _ in range(5)]
+
+    told = run(service(judge), story)
+    assert [b'"ok"' in one for one in told] == [False, True, False, False, True]
+    serials = [re.search(rb'"id":"([0-9a-f]+)-', told[place])[1] for place in (0, 2, 3)]  # type: ignore[index]
+    assert serials == [b"0", b"1", b"2"]
+
+
+def test_what_is_no_http_is_refused_once(judge: Judge) -> None:  # noqa: F811
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _state: Any) -> bytes:
+        head = b"POST /v1/decide HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        writer.write(head + b"5\r\n{nonsense")
+        return await reader.read()
+
+    app = service(judge)
+    told = run(app, story)
+    assert told.startswith(b"HTTP/1.1 400")
+    assert told.count(b"HTTP/1.1") == 1
+    assert app.gate.engine.arrivals == 0
+
+
+def test_a_fault_of_ours_is_told_and_ends_the_connection(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    app.gate.arrive_all = Mock(side_effect=MemoryError("no room"))  # type: ignore[method-assign]
+    told, stays = run(app, whole(request("/v1/decide", ONE)))
+    assert told.startswith(b"HTTP/1.1 500")
+    assert b"connection: close" in told
+    assert not stays
+    assert app.batcher.in_flight == 0
+    app = service(judge)
+    app.gate.prepare = Mock(side_effect=MemoryError("no room"))  # type: ignore[method-assign]
+    assert run(app, whole(request("/v1/decide", ONE)))[0].startswith(b"HTTP/1.1 500")
+
+
+def test_who_has_gone_is_not_waited_for(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+
+    async def story(_reader: Any, writer: asyncio.StreamWriter, state: ServerState) -> None:
+        serve = app.hot.serve
+
+        def gone(*given: Any) -> None:
+            serve(*given)
+            (connection,) = state.connections
+            connection.connection_lost(ConnectionResetError())  # type: ignore[union-attr]
+
+        app.hot.serve = gone  # type: ignore[method-assign]
+        writer.write(request("/v1/decide", ONE))
+        while app.gate.engine.arrivals == 0:
+            await asyncio.sleep(0)
+
+    run(app, story)
+    assert app.batcher.in_flight == 0
+    assert app.gate.tallies.decisions.total() == 1
+
+
+def test_a_stop_lets_an_exchange_end_and_then_closes(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: ServerState) -> bytes:
+        serve = app.hot.serve
+
+        def stopping(*given: Any) -> None:
+            serve(*given)
+            (connection,) = state.connections
+            connection.shutdown()
+
+        app.hot.serve = stopping  # type: ignore[method-assign]
+        writer.write(request("/v1/decide", ONE))
+        return await reader.read()
+
+    told = run(app, story)
+    assert told.startswith(b"HTTP/1.1 200")
+    assert b"connection: close" in told
+
+
+def test_beyond_the_most_connections_it_is_busy(judge: Judge) -> None:  # noqa: F811
+    told, _ = run(service(judge), whole(request("/v1/decide", ONE)), limit_concurrency=1)
+    assert told.startswith(b"HTTP/1.1 503")
+
+
+@pytest.mark.parametrize("path", ["/v1/decide", "/healthz"])
+def test_a_connection_on_which_nothing_comes_is_closed(judge: Judge, path: str) -> None:  # noqa: F811
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _state: Any) -> bytes:
+        for _ in range(3):
+            writer.write(request("/v1/decide", ONE))
+            await answer(reader)
+        writer.write(request(path, ONE, method="POST" if path == "/v1/decide" else "GET"))
+        return await reader.read()
+
+    assert run(service(judge), story, timeout_keep_alive=0.05).startswith(b"HTTP/1.1 200")
