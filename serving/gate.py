@@ -120,11 +120,12 @@ class Arrival:
 
 @dataclass(slots=True)
 class Judged:
-    """Scores of n arrivals: raw and probability float32[n], reasons joined by blanks or None."""
+    """Scores of n arrivals: raw and probability float32[n], reasons joined by blanks or None, attack families or None."""
 
     raw: npt.NDArray[np.float32]
     probability: npt.NDArray[np.float32]
     reasons: list[str | None]
+    families: list[str | None]
 
 
 class Decided(msgspec.Struct, gc=False):
@@ -144,6 +145,7 @@ class Decided(msgspec.Struct, gc=False):
     reasons: tuple[str, ...]
     bundle: str
     path: str
+    family: str | None = None
     completed: bool = False
     refused: bool = False
 
@@ -368,8 +370,8 @@ class Gate:
             else:
                 decided.append(policy(arrival, raw, probability, thresholds))
         answers = []
-        for arrival, (decision, why), raw, probability, own in zip(
-            arrivals, decided, raws, probabilities, judged.reasons, strict=True
+        for arrival, (decision, why), raw, probability, own, family in zip(
+            arrivals, decided, raws, probabilities, judged.reasons, judged.families, strict=True
         ):
             enforced, warming = self._enforced(arrival, decision.decision, why)
             if enforced == "challenge" and self._admitted(arrival):
@@ -377,6 +379,7 @@ class Gate:
             kept = Decided(
                 arrival.id, arrival.time, arrival.client, decision.decision, enforced, raw, probability, decision.score,
                 (*why, *own.split()) if own else tuple(why), bundle, arrival.event.path,
+                None if decision.decision == "allow" else family,
             )  # fmt: skip
             answers.append(self._conclude(arrival, kept, warming))
         if self.shadow is not None:
@@ -422,7 +425,7 @@ class Gate:
             self._end(arrival.serial, Completion(arrival.id, verdict=kept.enforced))
             kept.completed = kept.refused = True
         return Answer(
-            kept.id, kept.decision, kept.enforced, kept.raw, kept.probability, kept.score, kept.reasons, None,
+            kept.id, kept.decision, kept.enforced, kept.raw, kept.probability, kept.score, kept.reasons, kept.family,
             challenge, warming, failed,
         )  # fmt: skip
 
@@ -572,7 +575,7 @@ _HEX = frozenset("0123456789abcdef")
 def judge_rows(model: Judge, rows: npt.NDArray[np.float32]) -> Judged:
     """Score and explain feature rows, float32[n, features]."""
     raw, probability = model.score(rows)
-    return Judged(raw, probability, model.reasons(rows, raw))
+    return Judged(raw, probability, model.reasons(rows, raw), model.families(rows, raw))
 
 
 def _rows(arrivals: Sequence[Arrival]) -> npt.NDArray[np.float32]:

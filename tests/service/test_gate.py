@@ -37,7 +37,7 @@ def scored(app: Service, raw: float, times: list[int] | None = None) -> None:
         if times is not None:
             times.append(len(arrivals))
         n = len(arrivals)
-        return Judged(np.full(n, raw, np.float32), np.full(n, 0.4, np.float32), ["rate"] * n)
+        return Judged(np.full(n, raw, np.float32), np.full(n, 0.4, np.float32), ["rate"] * n, [None] * n)
 
     app.batcher._judge = fixed
 
@@ -177,7 +177,7 @@ def test_after_a_late_call_the_scorer_runs_aside_until_it_is_trusted_again(judge
     def slowly(arrivals: Any) -> Judged:
         now[0] += slow[0]
         n = len(arrivals)
-        return Judged(np.full(n, -9, np.float32), np.zeros(n, np.float32), [None] * n)
+        return Judged(np.full(n, -9, np.float32), np.zeros(n, np.float32), [None] * n, [None] * n)
 
     batcher = Batcher(app.gate, 0.5, clock=lambda: now[0], judge=slowly)
 
