@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from classifier.errors import ExportError
-from classifier.model import rounding
+from classifier.model import ranked, rounding
 from classifier.model.adversarial import adversarial_rows, node_rows, reachable_splits
 from classifier.model.boosters import Boosters
 from classifier.model.export import export_model, to_onnx
@@ -87,6 +87,14 @@ def test_raw_scores_are_lightgbms_bit_for_bit_in_any_batch_on_any_threads(kind: 
             np.testing.assert_allclose(probability, 1 / (1 + np.exp(-log_odds)), rtol=0, atol=1e-6)
             if engine == "compiled":  # the very same probability, too, however the rows are cut
                 assert probability.tobytes() == whole[: probability.nbytes], (threads, batch)
+
+
+def test_forests_at_the_bounds_of_the_ranks_are_among_the_cases() -> None:
+    """More thresholds of a feature than a byte ranks, and trees with more leaves than a byte numbers."""
+    forest = model("many thresholds", 1)[0].forest(WIDTH)
+    assert ranked.fits(forest)
+    assert max(len(np.unique(forest.threshold[forest.feature == column])) for column in range(WIDTH)) > 255
+    assert not ranked.fits(model("large trees", 1)[0].forest(WIDTH))
 
 
 @pytest.mark.parametrize(("kind", "seed"), CASES)
