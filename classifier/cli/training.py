@@ -166,7 +166,8 @@ def _finish(
     natural = rows[np.sort(rng.permutation(len(rows))[:PROOF_ROWS])]
     calibration = trained.calibration
     with bar("proving that ONNX equals LightGBM", log.quiet):
-        model, forest = export_model(trained.boosters, (calibration.a, calibration.b), np.inf, natural, rows.shape[1])
+        graphs = export_model(trained.boosters, (calibration.a, calibration.b), np.inf, natural, rows.shape[1])
+    forest = graphs.forest
     test = data.take(trained.split.test)
     names = [FEATURES[column].reason for column in trained.columns]
     metrics, page = None, "<!doctype html><title>botsieve</title><p>No held-out requests to evaluate on.</p>"
@@ -190,7 +191,7 @@ def _finish(
 
     manifest = replace(manifest, metrics=_short(metrics) if metrics else {})
     files: dict[str, bytes | Path] = {
-        "model.onnx": model.SerializeToString(),
+        **graphs.files(),
         "reference.json": reference_histograms(data, trained),
         "report.html": page.encode("utf-8", errors="backslashreplace"),
     }

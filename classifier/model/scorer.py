@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier.errors import BundleError, InputError
-from classifier.model.bundle import MODEL_FILE, Bundle, load_bundle
+from classifier.model import cuda
+from classifier.model.bundle import CUDA_FILE, MODEL_FILE, Bundle, load_bundle
 from classifier.model.compiled import CompiledEngine, read_graph
+from classifier.model.dispatch import CPU_SIZES, DEVICE_SIZES, Dispatch, Engine, Guarded, log, measured, planned
 from classifier.model.forest import Forest
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -23,7 +25,6 @@ Kind = Literal["compiled", "onnxruntime"]
 FloatRows = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
 
-_CUDA_FILE = "model.cuda.onnx"
 _ERRORS_ONLY = 3
 
 
@@ -40,17 +41,6 @@ class Session(Protocol):
 
     def get_providers(self) -> list[str]:
         """Return what the graph really runs on."""
-        ...
-
-
-class Engine(Protocol):
-    """One way to run a model. `n_features` is the length of a row, `providers` is what really runs it."""
-
-    n_features: int
-    providers: tuple[str, ...]
-
-    def score(self, rows: FloatRows) -> tuple[Scores, Scores]:
-        """Return raw scores and probabilities, float32[n] each, of C-ordered rows float32[n, F] with n > 0."""
         ...
 
 
@@ -71,9 +61,9 @@ class OnnxCpuEngine:
 class Scorer:
     """Scores rows with the model of a bundle (a folder, or one already loaded) or of a single `.onnx` file.
 
-    `device` is auto (the fastest engine that gives the same raw scores), cpu or cuda; `threads` those of one call.
-    On the CPU the forest of the graph runs compiled; `engine` onnxruntime runs the graph itself instead.
-    Raises BundleError for a model that cannot be loaded, InputError for a device that cannot run it.
+    `device` is cpu, cuda (every node on the GPU, or InputError), or auto: the engines that can be had are measured, and each
+    number of rows goes to the fastest. `threads` are those of one call. `engine` onnxruntime runs the graph of the CPU
+    itself, for comparison. Raises BundleError for a model that cannot be loaded, InputError for a device that cannot run it.
     """
 
     def __init__(
@@ -82,22 +72,50 @@ class Scorer:
         bundle, model = _open(source)
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"unknown device {device!r}; use auto, cpu or cuda")
-        if device == "cuda":
-            raise InputError(_why_no_cuda(bundle))
         if threads < 1:
             raise InputError(f"threads is {threads}; give 1 or more")
         forest, calibration, clip = read_graph(model)
         self.forest: Forest = forest
+        if bundle is not None and forest.n_features != len(bundle.manifest.features):
+            raise BundleError(
+                f"{MODEL_FILE} takes {forest.n_features} features but the manifest of {bundle.path} names"
+                f" {len(bundle.manifest.features)}; train the bundle again"
+            )
+        self._guarded: Guarded | None = None
         self._engine: Engine = (
             OnnxCpuEngine(model, threads)
             if engine == "onnxruntime"
             else CompiledEngine(forest, calibration, clip, threads)
         )
-        if bundle is not None and self.n_features != len(bundle.manifest.features):
-            raise BundleError(
-                f"{MODEL_FILE} takes {self.n_features} features but the manifest of {bundle.path} names"
-                f" {len(bundle.manifest.features)}; train the bundle again"
-            )
+        if device == "cuda":
+            self._guarded = Guarded(_cuda_engine(bundle), self._engine)
+            self._engine = self._guarded
+        elif device == "auto":
+            self._engine = self._fastest(bundle, model, threads)
+
+    def _fastest(self, bundle: Bundle | None, model: bytes, threads: int) -> Engine:
+        """Measure the engines that can be had, with the present one first, and return what sends rows to the fastest."""
+        engines: list[Engine] = [self._engine, OnnxCpuEngine(model, threads)]
+        if bundle is not None and CUDA_FILE in bundle.manifest.files and cuda.why_not() is None:
+            try:
+                self._guarded = Guarded(_cuda_engine(bundle), self._engine)
+                engines.append(self._guarded)
+            except InputError as error:
+                log.warning("the GPU is not used", extra={"error": str(error)})
+        plan = planned(engines, measured(engines, CPU_SIZES if self._guarded is None else DEVICE_SIZES))
+        return plan[0][1] if len(plan) == 1 else Dispatch(plan)
+
+    @property
+    def plan(self) -> list[tuple[int, str]]:
+        """From how many rows on what runs them: (1, provider), …"""
+        if isinstance(self._engine, Dispatch):
+            return [(rows, engine.providers[0]) for rows, engine in self._engine.plan]
+        return [(1, self._engine.providers[0])]
+
+    @property
+    def device_faults(self) -> int:
+        """How often a device failed; the first time, the CPU took over."""
+        return self._guarded.faults if self._guarded is not None else 0
 
     @property
     def n_features(self) -> int:
@@ -154,7 +172,7 @@ def _open(source: Bundle | Path | str) -> tuple[Bundle | None, bytes]:
         raise BundleError(f"cannot read the model {path}: {error.strerror}; name a bundle or a .onnx file") from error
 
 
-def _why_no_cuda(bundle: Bundle | None) -> str:
-    if bundle is None or _CUDA_FILE not in bundle.manifest.files:
-        return f"device cuda needs a bundle with {_CUDA_FILE}, and this one has none; use --device cpu"
-    return "this version has no CUDA engine; use --device cpu"
+def _cuda_engine(bundle: Bundle | None) -> Engine:
+    if bundle is None or CUDA_FILE not in bundle.manifest.files:
+        raise InputError(f"device cuda needs a bundle with {CUDA_FILE}, and this one has none; use --device cpu")
+    return cuda.DeviceEngine(cuda.CudaDevice(bundle.read(CUDA_FILE)))

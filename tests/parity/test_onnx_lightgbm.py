@@ -107,8 +107,9 @@ def test_the_exporter_vouches_for_its_own_graphs(kind: str, seed: int) -> None:
 
 def test_what_is_exported_is_what_was_proved() -> None:
     boosters, natural, bits = model("zeros", 1)
-    built, forest = export_model(boosters, CALIBRATION, clip_of(bits), natural[:500], WIDTH)
-    assert Forest.from_onnx(built).equals(forest)
+    built = export_model(boosters, CALIBRATION, clip_of(bits), natural[:500], WIDTH)
+    assert Forest.from_onnx(built.model).equals(built.forest)
+    assert set(built.files()) == {"model.onnx", "model.cuda.onnx"}
 
 
 def nearest(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
