@@ -6,7 +6,7 @@ import logging
 import statistics
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -46,9 +46,9 @@ class Guarded:
     A fault leaves a CUDA context unusable, so the device is not tried again. `faults` counts them.
     """
 
-    def __init__(self, device: Engine, cpu: Engine, report: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, device: Engine, cpu: Engine) -> None:
         self.n_features, self.faults = device.n_features, 0
-        self._device, self._cpu, self._report = device, cpu, report
+        self._device, self._cpu = device, cpu
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -62,7 +62,6 @@ class Guarded:
                 return self._device.score(rows)
             except Exception as error:  # a fault of the device has no class of its own
                 self.faults += 1
-                self._report()
                 log.error("the device failed, the CPU takes over", extra={"error": type(error).__name__})
         return self._cpu.score(rows)
 

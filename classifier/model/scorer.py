@@ -17,6 +17,7 @@ from classifier.errors import BundleError, InputError
 from classifier.model import cuda
 from classifier.model.bundle import CUDA_FILE, MODEL_FILE, Bundle, load_bundle
 from classifier.model.compiled import CompiledEngine, read_graph
+from classifier.model.cuda import CudaDevice, DeviceEngine
 from classifier.model.dispatch import CPU_SIZES, DEVICE_SIZES, Dispatch, Engine, Guarded, log, measured, planned
 from classifier.model.forest import Forest
 
@@ -81,29 +82,13 @@ class Scorer:
                 f"{MODEL_FILE} takes {forest.n_features} features but the manifest of {bundle.path} names"
                 f" {len(bundle.manifest.features)}; train the bundle again"
             )
-        self._guarded: Guarded | None = None
-        self._engine: Engine = (
+        first: Engine = (
             OnnxCpuEngine(model, threads)
             if engine == "onnxruntime"
             else CompiledEngine(forest, calibration, clip, threads)
         )
-        if device == "cuda":
-            self._guarded = Guarded(_cuda_engine(bundle), self._engine)
-            self._engine = self._guarded
-        elif device == "auto":
-            self._engine = self._fastest(bundle, model, threads)
-
-    def _fastest(self, bundle: Bundle | None, model: bytes, threads: int) -> Engine:
-        """Measure the engines that can be had, with the present one first, and return what sends rows to the fastest."""
-        engines: list[Engine] = [self._engine, OnnxCpuEngine(model, threads)]
-        if bundle is not None and CUDA_FILE in bundle.manifest.files and cuda.why_not() is None:
-            try:
-                self._guarded = Guarded(_cuda_engine(bundle), self._engine)
-                engines.append(self._guarded)
-            except InputError as error:
-                log.warning("the GPU is not used", extra={"error": str(error)})
-        plan = planned(engines, measured(engines, CPU_SIZES if self._guarded is None else DEVICE_SIZES))
-        return plan[0][1] if len(plan) == 1 else Dispatch(plan)
+        self._engines = [first] if device == "cpu" else alternatives(first, model, tensors_of(bundle), device, threads)
+        self._engine = fastest(self._engines)
 
     @property
     def plan(self) -> list[tuple[int, str]]:
@@ -115,7 +100,7 @@ class Scorer:
     @property
     def device_faults(self) -> int:
         """How often a device failed; the first time, the CPU took over."""
-        return self._guarded.faults if self._guarded is not None else 0
+        return sum(engine.faults for engine in self._engines if isinstance(engine, Guarded))
 
     @property
     def n_features(self) -> int:
@@ -172,7 +157,36 @@ def _open(source: Bundle | Path | str) -> tuple[Bundle | None, bytes]:
         raise BundleError(f"cannot read the model {path}: {error.strerror}; name a bundle or a .onnx file") from error
 
 
-def _cuda_engine(bundle: Bundle | None) -> Engine:
-    if bundle is None or CUDA_FILE not in bundle.manifest.files:
-        raise InputError(f"device cuda needs a bundle with {CUDA_FILE}, and this one has none; use --device cpu")
-    return cuda.DeviceEngine(cuda.CudaDevice(bundle.read(CUDA_FILE)))
+def tensors_of(bundle: Bundle | None) -> bytes | None:
+    """Return the graph for CUDA, if the bundle has one."""
+    return bundle.read(CUDA_FILE) if bundle is not None and CUDA_FILE in bundle.manifest.files else None
+
+
+def alternatives(cpu: Engine, model: bytes, tensors: bytes | None, device: Device, threads: int) -> list[Engine]:
+    """Return the engines that `device` lets run, the compiled forest `cpu` being one of the CPU's.
+
+    auto has all that this machine can run, cuda the GPU alone, with the CPU behind it for when it fails; it raises InputError,
+    one line, if the GPU cannot run every node.
+    """
+    if device == "cpu":
+        return [cpu, OnnxCpuEngine(model, threads)]
+    if device == "cuda":
+        if tensors is None:
+            raise InputError(f"device cuda needs a bundle with {CUDA_FILE}, and this one has none; use --device cpu")
+        return [Guarded(DeviceEngine(CudaDevice(tensors)), cpu)]
+    engines = [cpu, OnnxCpuEngine(model, threads)]
+    if tensors is not None and cuda.why_not() is None:
+        try:
+            engines.append(Guarded(DeviceEngine(CudaDevice(tensors)), cpu))
+        except Exception as error:  # with auto, a GPU that cannot be had is none
+            log.warning("the GPU is not used: %s", " ".join(str(error).split())[:300])
+    return engines
+
+
+def fastest(engines: Sequence[Engine]) -> Engine:
+    """Measure engines and return one that sends every number of rows to the fastest."""
+    if len(engines) == 1:
+        return engines[0]
+    has_device = any(isinstance(engine, Guarded) for engine in engines)
+    plan = planned(engines, measured(engines, DEVICE_SIZES if has_device else CPU_SIZES))
+    return plan[0][1] if len(plan) == 1 else Dispatch(plan)
