@@ -18,40 +18,17 @@ from classifier.model import cuda
 from classifier.model.apply import one_ahead
 from classifier.model.bundle import Bundle, write_bundle
 from classifier.model.compiled import CompiledEngine
-from classifier.model.cuda import CudaDevice, DeviceEngine, Run
+from classifier.model.cuda import CudaDevice, DeviceEngine
 from classifier.model.dispatch import Dispatch, Guarded, measured, planned
 from classifier.model.export import export_model
-from classifier.model.scorer import Scorer, cpu_session
+from classifier.model.scorer import Scorer
 from classifier.model.tensors import to_tensors
 from tests.forests import WIDTH, model
+from tests.gpu.stand_in import StandIn
 from tests.unit.test_bundle import manifest
 
 CALIBRATION = (1.25, -3.5)
 Rows = npt.NDArray[np.float32]
-
-
-class StandIn:
-    """The graph for CUDA on the CPU, in runs of fixed sizes; call number `fails_at` and all after it raise."""
-
-    provider = "StandIn"
-
-    def __init__(self, graph: bytes, fails_at: int | None = None) -> None:
-        self._session, self.n_features = cpu_session(graph, threads=1), WIDTH
-        self.calls: list[tuple[int, int]] = []
-        self.fails_at = fails_at
-
-    def prepared(self, size: int) -> Run:
-        held = np.full((size, WIDTH), np.nan, np.float32)
-
-        def run(rows: Rows, n: int) -> tuple[Rows, Rows]:
-            if self.fails_at is not None and len(self.calls) >= self.fails_at:
-                raise RuntimeError("CUDA failure 719: unspecified launch failure")
-            self.calls.append((size, n))
-            held[:n] = rows[:n]
-            raw, probability = self._session.run(None, {"features": held})
-            return raw[:n], probability[:n]
-
-        return run
 
 
 def graph() -> bytes:
@@ -98,7 +75,7 @@ def test_a_device_that_fails_in_the_middle_of_a_load_is_replaced_by_the_cpu(fail
     """A fault while the batch is half done, too: the CPU scores that batch again, and all that follow."""
     device = StandIn(graph(), fails_at)
     guarded = Guarded(DeviceEngine(device, sizes=(16,)), compiled())
-    assert guarded.providers == ("StandIn",)
+    assert guarded.providers == ("CPUStandIn",)
     expected = compiled().score(rows(40))[0]
     for _ in range(4):
         assert guarded.score(rows(40))[0].tobytes() == expected.tobytes()
