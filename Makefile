@@ -9,6 +9,8 @@ VENV ?= .venv
 BOOT ?= .uv
 # LiteLLM is a program of its own and wants other versions of libraries that both use.
 LITELLM ?= $(VENV)-litellm
+# Other engines for forests, to compare with.
+PEERS ?= $(VENV)-peers
 UV := $(BOOT)/bin/uv
 PY := $(VENV)/bin/python
 # The interpreter to build upon: `make PYTHON=/path/to/python3 …`, else the first that is new enough.
@@ -32,7 +34,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/.base ## the whole way on simulated traffic: a table of decisions and a report
@@ -62,6 +64,10 @@ format: $(VENV)/.dev ## mend what the linter can mend by itself
 bench-serving: $(VENV)/.dev ## the service under load, beside a plain FastAPI route (needs wrk)
 	$(PY) -m tests.benchmarks serving
 
+.PHONY: bench-forest
+bench-forest: $(VENV)/.dev $(PEERS)/.installed ## the forest through our engines and others, in five batch sizes
+	BENCH_FOREST="--peers $(PEERS)/bin/python $(if $(PLOT),--plot $(PLOT))" $(PY) -m tests.benchmarks forest
+
 .PHONY: bench
 bench: $(VENV)/.dev ## every benchmark, as tables (ONLY="name …" for some)
 	$(PY) -m tests.benchmarks $(ONLY)
@@ -86,7 +92,7 @@ clean: ## remove what runs leave behind; environments and mlruns/ stay
 
 .PHONY: distclean
 distclean: clean ## remove the environments and every cache as well
-	rm -rf .venv .venv-litellm .uv .cache *.egg-info
+	rm -rf .venv .venv-litellm .venv-peers .uv .cache *.egg-info
 
 $(BOOT)/.installed: requirements/uv.txt
 	@python=; \
@@ -127,4 +133,12 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.base
 $(LITELLM)/.installed: requirements/litellm.txt $(BOOT)/.installed
 	$(UV) venv --quiet --clear --python $(BOOT)/bin/python $(LITELLM)
 	$(UV) pip sync --quiet --python $(LITELLM)/bin/python --require-hashes requirements/litellm.txt
+	@touch $@
+
+# What does not install here is left out of the comparison. lleaves wants an older llvmlite than it says.
+$(PEERS)/.installed: $(BOOT)/.installed
+	$(UV) venv --quiet --clear --python $(BOOT)/bin/python $(PEERS)
+	@for peer in treelite==4.8.1 tl2cgen==1.0.0 "lleaves==1.3.0 llvmlite<0.45"; do \
+	    $(UV) pip install --quiet --python $(PEERS)/bin/python $$peer || echo "$$peer does not install here" >&2; \
+	done
 	@touch $@

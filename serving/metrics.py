@@ -93,6 +93,12 @@ class Metrics(Collector):
         yield _counter("challenger_disagreements", "Requests the challenger decided otherwise", (), {(): apart})
         yield _counter("arrivals", "Arrivals processed", (), {(): gate.engine.arrivals})
         yield _counter("clock_behind", "Arrivals while the machine's clock had gone back", (), {(): tallies.behind})
+        yield _counter(
+            "device_faults",
+            "Times the GPU failed; from the first on the CPU scores",
+            (),
+            {(): gate.model.device_faults},
+        )
         yield _counter("overflowed", "Requests in flight that were forgotten early", (), {(): gate.engine.overflowed})
         latency = HistogramMetricFamily(
             "botsieve_latency_seconds", "From a read request to its answer", labels=["route"]

@@ -64,6 +64,8 @@ def router(gate: Gate, metrics: Metrics, access: Access, audit: Lines) -> APIRou
         return {
             "status": "ready",
             "providers": list(gate.model.providers),
+            "dispatch": [{"from_rows": rows, "provider": provider} for rows, provider in gate.model.dispatch],
+            "device_faults": gate.model.device_faults,
             "bundle": gate.bundle,
             "mode": gate.mode_override or gate.settings.mode,
             "warming_up": gate.warming_up,

@@ -44,6 +44,12 @@ KINDS = {
     "denormals": Kind("denormals", {}),
     "counts": Kind("counts", {}),
     "deep": Kind("nan", {"num_leaves": 200, "max_depth": -1, "min_data_in_leaf": 1, "min_sum_hessian_in_leaf": 0}),
+    "many thresholds": Kind(
+        "plain", {"num_leaves": 90, "max_depth": -1, "min_data_in_leaf": 1, "max_bin": 4095}, 24, 24
+    ),
+    "large trees": Kind(
+        "plain", {"num_leaves": 400, "max_depth": -1, "min_data_in_leaf": 1, "min_sum_hessian_in_leaf": 0}
+    ),
     "stumps": Kind("nan", {"num_leaves": 2}),
     "one leaf": Kind("plain", {"min_data_in_leaf": ROWS}),
     "own only": Kind("nan", {}, group_trees=-1),

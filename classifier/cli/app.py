@@ -219,6 +219,23 @@ def score(
 
 
 @app.command()
+def bench(
+    bundle: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--bundle", metavar="DIR", help="Folder of the model [default: a random forest]."),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Measure how long each engine takes on this machine, by the number of rows in a call.
+
+    Example: `botsieve bench --bundle model`
+    """
+    from classifier.cli.benching import run
+
+    run(bundle, device)
+
+
+@app.command()
 def features(
     logs: Logs,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.parquet", help="Where the features go.")],

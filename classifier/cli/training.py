@@ -168,7 +168,8 @@ def _finish(
     natural = rows[np.sort(rng.permutation(len(rows))[:PROOF_ROWS])]
     calibration = trained.calibration
     with bar("proving that ONNX equals LightGBM", log.quiet):
-        model, forest = export_model(trained.boosters, (calibration.a, calibration.b), np.inf, natural, rows.shape[1])
+        graphs = export_model(trained.boosters, (calibration.a, calibration.b), np.inf, natural, rows.shape[1])
+    forest = graphs.forest
     with bar("learning to tell the families apart", log.quiet):
         families = families_of(data, trained, threads=threads_of(options.threads), seed=options.seed)
     test = data.take(trained.split.test)
@@ -198,7 +199,7 @@ def _finish(
 
     manifest = replace(manifest, metrics={**_short(metrics), "families": called} if metrics else {})
     files: dict[str, bytes | Path] = {
-        "model.onnx": model.SerializeToString(),
+        **graphs.files(),
         "reference.json": reference_histograms(data, trained),
         "report.html": page.encode("utf-8", errors="backslashreplace"),
     }

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -11,41 +13,69 @@ import pyarrow as pa
 
 from classifier.events import MICROSECONDS
 from classifier.features.order import sorted_tables
-from classifier.features.stream import clients_of, feature_chunks
+from classifier.features.stream import FeatureChunk, clients_of, feature_chunks
 from classifier.model.judge import Judge
 from classifier.policy import decide_batch
+
+Taken = TypeVar("Taken")
+Made = TypeVar("Made")
 
 SCORES = pa.schema([
     ("row", pa.int64()), ("time", pa.float64()), ("client", pa.string()), ("raw", pa.float32()),
     ("probability", pa.float32()), ("score", pa.int64()), ("decision", pa.string()), ("reasons", pa.string()),
     ("family", pa.string()),
 ])  # fmt: skip
-"""What `botsieve score` writes for a request. `time` is in Unix seconds; reasons are joined by a blank."""
+"""What `botsieve score` writes for a request. `time` is in Unix seconds; reasons are joined by a blank; `family` is null where the request is allowed."""
 
 
 class Model(Judge):
     """A loaded bundle, ready to score logs."""
 
     def scored(self, tables: Iterable[pa.Table], *, threads: int = 1, secret: bytes | None = None) -> Iterator[Scored]:
-        """Score event tables in input order; the results come in the order of time."""
-        for chunk in feature_chunks(tables, sizes=self.sizes, threads=threads, secret=secret):
-            raw, probability = self.score(chunk.rows)
-            decided = decide_batch(raw, probability, self.thresholds)
-            results = pa.table(
-                {
-                    "row": chunk.row,
-                    "time": chunk.events.column("time").to_numpy() / MICROSECONDS,
-                    "client": clients_of(chunk.events),
-                    "raw": raw,
-                    "probability": probability,
-                    "score": decided.scores.astype(np.int64),
-                    "decision": pa.array(decided.verdicts(), pa.string()),
-                    "reasons": pa.array(self.reasons(chunk.rows, raw), pa.string()),
-                    "family": pa.nulls(len(raw), pa.string()),
-                },
-                schema=SCORES,
-            )
-            yield Scored(results, chunk.events)
+        """Score event tables in input order; the results come in the order of time.
+
+        A thread scores one block of rows, on whatever device, while the features of the next are computed.
+        """
+        chunks = feature_chunks(tables, sizes=self.sizes, threads=threads, secret=secret)
+        yield from one_ahead(self._score_chunk, chunks)
+
+    def _score_chunk(self, chunk: FeatureChunk) -> Scored:
+        raw, probability = self.score(chunk.rows)
+        decided = decide_batch(raw, probability, self.thresholds)
+        verdicts, families = decided.verdicts(), self.families(chunk.rows, raw)
+        results = pa.table(
+            {
+                "row": chunk.row,
+                "time": chunk.events.column("time").to_numpy() / MICROSECONDS,
+                "client": clients_of(chunk.events),
+                "raw": raw,
+                "probability": probability,
+                "score": decided.scores.astype(np.int64),
+                "decision": pa.array(verdicts, pa.string()),
+                "reasons": pa.array(self.reasons(chunk.rows, raw), pa.string()),
+                "family": pa.array(
+                    [None if v == "allow" else f for v, f in zip(verdicts, families, strict=True)], pa.string()
+                ),
+            },
+            schema=SCORES,
+        )
+        return Scored(results, chunk.events)
+
+
+def one_ahead(work: Callable[[Taken], Made], things: Iterable[Taken]) -> Iterator[Made]:
+    """Yield work(thing) of each thing, in order, while a thread already works on the next one.
+
+    At most two things are held. An error of `things` or of `work` is raised where its result was due.
+    """
+    with ThreadPoolExecutor(1, "ahead") as thread:
+        waiting: Future[Made] | None = None
+        for thing in things:
+            begun = thread.submit(work, thing)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = begun
+        if waiting is not None:
+            yield waiting.result()
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from classifier.policy import LegitimateCurve, Thresholds
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 MODEL_FILE = "model.onnx"
+CUDA_FILE = "model.cuda.onnx"
 
 LARGEST_MANIFEST = 16 << 20
 LARGEST_FILE = 1 << 30

@@ -1,4 +1,4 @@
-"""The forest as an ONNX graph for the CPU, handed out only with the proof that it equals LightGBM.
+"""The forest as an ONNX graph for the CPU, and the proof that it and the one for CUDA (`tensors`) equal LightGBM.
 
 features [N, F] ──TreeEnsembleRegressor──> [N, 2] ──> own ─────────────────────────┐
                                                  └──> group ──Clip(-c, c)──────────┴Add──> raw [N]
@@ -7,7 +7,8 @@ raw ──Mul(a)──Add(b)──Sigmoid──> probability [N]
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,10 @@ import numpy.typing as npt
 from classifier import __version__
 from classifier.errors import ExportError
 from classifier.model.boosters import Boosters
+from classifier.model.bundle import CUDA_FILE, MODEL_FILE
 from classifier.model.forest import GROUP, LEAF, OWN, Forest
 from classifier.model.proof import verify
+from classifier.model.tensors import DEEPEST, depth_of, to_tensors
 
 if TYPE_CHECKING:
     import onnx
@@ -29,22 +32,36 @@ OPSET, ML_OPSET, IR_VERSION = 18, 3, 9
 _TREE_OUTPUT = "parts"
 
 
+class Exported(NamedTuple):
+    """A forest and its graphs: `model` for the CPU, `tensors` for CUDA (None where it is too deep)."""
+
+    model: onnx.ModelProto
+    tensors: onnx.ModelProto | None
+    forest: Forest
+
+    def files(self) -> dict[str, bytes | Path]:
+        """Return the files that a bundle holds of it."""
+        graphs = {MODEL_FILE: self.model, CUDA_FILE: self.tensors}
+        return {name: graph.SerializeToString() for name, graph in graphs.items() if graph is not None}
+
+
 def export_model(
     boosters: Boosters,
     calibration: tuple[float, float],
     clip: float,
     natural_rows: FloatRows,
     n_features: int | None = None,
-) -> tuple[onnx.ModelProto, Forest]:
-    """Build the graph of a rounded two-part model and return it only once it is proved equal to LightGBM.
+) -> Exported:
+    """Build the graphs of a rounded two-part model and return them only once they are proved equal to LightGBM.
 
     `natural_rows` are float32[n, F] rows as training saw them (some hundreds are enough). Raises ExportError if any row
-    is routed or summed differently.
+    is routed or summed differently. A forest deeper than `tensors.DEEPEST` has no second graph.
     """
     forest = boosters.forest(n_features)
     model = to_onnx(forest, calibration, clip)
-    verify(boosters, model, natural_rows)
-    return model, forest
+    tensors = to_tensors(forest, calibration, clip) if depth_of(forest) <= DEEPEST else None
+    verify(boosters, model, natural_rows, tensors)
+    return Exported(model, tensors, forest)
 
 
 def to_onnx(forest: Forest, calibration: tuple[float, float], clip: float) -> onnx.ModelProto:

@@ -50,6 +50,16 @@ class Judge:
         """What the graph really runs on."""
         return self._scorer.providers
 
+    @property
+    def dispatch(self) -> list[tuple[int, str]]:
+        """From how many rows on what runs them: (1, provider), …"""
+        return self._scorer.plan
+
+    @property
+    def device_faults(self) -> int:
+        """How often the GPU failed; the first time, the CPU took over."""
+        return self._scorer.device_faults
+
     def warm(self) -> None:
         """Run everything once, so that the first request waits for no compiler."""
         rows = np.zeros((1, len(FEATURES)), np.float32)

@@ -15,6 +15,7 @@ from classifier.model.boosters import Boosters
 from classifier.model.forest import Forest
 from classifier.model.rounding import sums_exactly
 from classifier.model.scorer import Session, cpu_session
+from classifier.model.tensors import tensor_leaf_graph
 
 if TYPE_CHECKING:
     import onnx
@@ -38,11 +39,14 @@ class Verification:
     splits_reached: int
 
 
-def verify(boosters: Boosters, model: onnx.ModelProto, natural_rows: FloatRows) -> Verification:
+def verify(
+    boosters: Boosters, model: onnx.ModelProto, natural_rows: FloatRows, tensors: onnx.ModelProto | None = None
+) -> Verification:
     """Prove that `model` equals LightGBM on natural and adversarial rows; raise ExportError at the first that differs.
 
     Leaves are compared as ONNX Runtime routes the very graph, with leaf numbers for weights and a target for each tree.
-    Raw scores are compared bit for bit, and probabilities with a float64 sigmoid within 1e-6.
+    Raw scores are compared bit for bit, and probabilities with a float64 sigmoid within 1e-6. `tensors`, the same forest as
+    tensor operators, is proved on the same rows.
     """
     forest = Forest.from_onnx(model)
     natural = np.ascontiguousarray(natural_rows, dtype=np.float32)
@@ -50,13 +54,19 @@ def verify(boosters: Boosters, model: onnx.ModelProto, natural_rows: FloatRows) 
         raise ExportError(f"verification needs natural rows of {forest.n_features} features, got shape {natural.shape}")
     if not sums_exactly(forest.leaf_values()):
         raise ExportError("the graph's leaves are not on the grid that keeps sums exact; call round_leaves first")
-    leaf_session = _session(leaf_graph(model))
-    score_session = _session(model)
+    graphs = [(_session(leaf_graph(model)), _session(model))]
+    if tensors is not None:
+        graphs.append((_session(tensor_leaf_graph(tensors, forest)), _session(tensors)))
+    constants = _constants(model)
     seen, summed = 0, 0
     for rows in _blocks(natural, forest):
-        _compare_leaves(boosters, forest, leaf_session, rows, seen)
+        leaves = boosters.leaves(rows)
+        for routes, _ in graphs:
+            _compare_leaves(leaves, forest, routes, rows, seen)
         if summed < _ROWS_SUMMED:
-            _compare_scores(boosters, model, score_session, rows, seen)
+            exact = boosters.raw(rows, constants["clip_high"])
+            for _, scores in graphs:
+                _compare_scores(exact, constants, scores, rows, seen)
             summed += len(rows)
         seen += len(rows)
     return Verification(seen, summed, int((forest.leaf < 0).sum()), len(reachable_splits(forest)[0]))
@@ -92,8 +102,9 @@ def _session(model: onnx.ModelProto) -> Session:
     return cpu_session(model.SerializeToString(), threads=1)
 
 
-def _compare_leaves(boosters: Boosters, forest: Forest, session: Session, rows: FloatRows, first: int) -> None:
-    expected = boosters.leaves(rows)
+def _compare_leaves(
+    expected: npt.NDArray[np.int32], forest: Forest, session: Session, rows: FloatRows, first: int
+) -> None:
     found = session.run(["leaves"], {"features": rows})[0].astype(np.int32)
     if expected.shape != found.shape:
         raise ExportError(f"the graph has {found.shape[1]} trees where LightGBM has {expected.shape[1]}")
@@ -122,10 +133,10 @@ def _parting(forest: Forest, row: FloatRows, tree: int, leaf: int) -> str:
     return ""
 
 
-def _compare_scores(boosters: Boosters, model: onnx.ModelProto, session: Session, rows: FloatRows, first: int) -> None:
-    constants = _constants(model)
+def _compare_scores(
+    exact: npt.NDArray[np.float64], constants: dict[str, float], session: Session, rows: FloatRows, first: int
+) -> None:
     raw, probability = session.run(["raw", "probability"], {"features": rows})
-    exact = boosters.raw(rows, constants["clip_high"])
     expected = exact.astype(np.float32)
     wrong = np.flatnonzero((expected.view(np.int32) != raw.view(np.int32)) | (expected != exact))
     if len(wrong):

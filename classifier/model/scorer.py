@@ -14,8 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier.errors import BundleError, InputError
-from classifier.model.bundle import MODEL_FILE, Bundle, load_bundle
+from classifier.model import cuda
+from classifier.model.bundle import CUDA_FILE, MODEL_FILE, Bundle, load_bundle
 from classifier.model.compiled import CompiledEngine, read_graph
+from classifier.model.cuda import CudaDevice, DeviceEngine
+from classifier.model.dispatch import CPU_SIZES, DEVICE_SIZES, Dispatch, Engine, Guarded, log, measured, planned
 from classifier.model.forest import Forest
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -23,7 +26,6 @@ Kind = Literal["compiled", "onnxruntime"]
 FloatRows = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
 
-_CUDA_FILE = "model.cuda.onnx"
 _ERRORS_ONLY = 3
 
 
@@ -40,17 +42,6 @@ class Session(Protocol):
 
     def get_providers(self) -> list[str]:
         """Return what the graph really runs on."""
-        ...
-
-
-class Engine(Protocol):
-    """One way to run a model. `n_features` is the length of a row, `providers` is what really runs it."""
-
-    n_features: int
-    providers: tuple[str, ...]
-
-    def score(self, rows: FloatRows) -> tuple[Scores, Scores]:
-        """Return raw scores and probabilities, float32[n] each, of C-ordered rows float32[n, F] with n > 0."""
         ...
 
 
@@ -71,9 +62,9 @@ class OnnxCpuEngine:
 class Scorer:
     """Scores rows with the model of a bundle (a folder, or one already loaded) or of a single `.onnx` file.
 
-    `device` is auto (the fastest engine that gives the same raw scores), cpu or cuda; `threads` those of one call.
-    On the CPU the forest of the graph runs compiled; `engine` onnxruntime runs the graph itself instead.
-    Raises BundleError for a model that cannot be loaded, InputError for a device that cannot run it.
+    `device` is cpu, cuda (every node on the GPU, or InputError), or auto: the engines that can be had are measured, and each
+    number of rows goes to the fastest. `threads` are those of one call. `engine` onnxruntime runs the graph of the CPU
+    itself, for comparison. Raises BundleError for a model that cannot be loaded, InputError for a device that cannot run it.
     """
 
     def __init__(
@@ -82,22 +73,34 @@ class Scorer:
         bundle, model = _open(source)
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"unknown device {device!r}; use auto, cpu or cuda")
-        if device == "cuda":
-            raise InputError(_why_no_cuda(bundle))
         if threads < 1:
             raise InputError(f"threads is {threads}; give 1 or more")
         forest, calibration, clip = read_graph(model)
         self.forest: Forest = forest
-        self._engine: Engine = (
+        if bundle is not None and forest.n_features != len(bundle.manifest.features):
+            raise BundleError(
+                f"{MODEL_FILE} takes {forest.n_features} features but the manifest of {bundle.path} names"
+                f" {len(bundle.manifest.features)}; train the bundle again"
+            )
+        first: Engine = (
             OnnxCpuEngine(model, threads)
             if engine == "onnxruntime"
             else CompiledEngine(forest, calibration, clip, threads)
         )
-        if bundle is not None and self.n_features != len(bundle.manifest.features):
-            raise BundleError(
-                f"{MODEL_FILE} takes {self.n_features} features but the manifest of {bundle.path} names"
-                f" {len(bundle.manifest.features)}; train the bundle again"
-            )
+        self._engines = [first] if device == "cpu" else alternatives(first, model, tensors_of(bundle), device, threads)
+        self._engine = fastest(self._engines)
+
+    @property
+    def plan(self) -> list[tuple[int, str]]:
+        """From how many rows on what runs them: (1, provider), …"""
+        if isinstance(self._engine, Dispatch):
+            return [(rows, engine.providers[0]) for rows, engine in self._engine.plan]
+        return [(1, self._engine.providers[0])]
+
+    @property
+    def device_faults(self) -> int:
+        """How often a device failed; the first time, the CPU took over."""
+        return sum(engine.faults for engine in self._engines if isinstance(engine, Guarded))
 
     @property
     def n_features(self) -> int:
@@ -154,7 +157,36 @@ def _open(source: Bundle | Path | str) -> tuple[Bundle | None, bytes]:
         raise BundleError(f"cannot read the model {path}: {error.strerror}; name a bundle or a .onnx file") from error
 
 
-def _why_no_cuda(bundle: Bundle | None) -> str:
-    if bundle is None or _CUDA_FILE not in bundle.manifest.files:
-        return f"device cuda needs a bundle with {_CUDA_FILE}, and this one has none; use --device cpu"
-    return "this version has no CUDA engine; use --device cpu"
+def tensors_of(bundle: Bundle | None) -> bytes | None:
+    """Return the graph for CUDA, if the bundle has one."""
+    return bundle.read(CUDA_FILE) if bundle is not None and CUDA_FILE in bundle.manifest.files else None
+
+
+def alternatives(cpu: Engine, model: bytes, tensors: bytes | None, device: Device, threads: int) -> list[Engine]:
+    """Return the engines that `device` lets run, the compiled forest `cpu` being one of the CPU's.
+
+    auto has all that this machine can run, cuda the GPU alone, with the CPU behind it for when it fails; it raises InputError,
+    one line, if the GPU cannot run every node.
+    """
+    if device == "cpu":
+        return [cpu, OnnxCpuEngine(model, threads)]
+    if device == "cuda":
+        if tensors is None:
+            raise InputError(f"device cuda needs a bundle with {CUDA_FILE}, and this one has none; use --device cpu")
+        return [Guarded(DeviceEngine(CudaDevice(tensors)), cpu)]
+    engines = [cpu, OnnxCpuEngine(model, threads)]
+    if tensors is not None and cuda.why_not() is None:
+        try:
+            engines.append(Guarded(DeviceEngine(CudaDevice(tensors)), cpu))
+        except Exception as error:  # with auto, a GPU that cannot be had is none
+            log.warning("the GPU is not used: %s", " ".join(str(error).split())[:300])
+    return engines
+
+
+def fastest(engines: Sequence[Engine]) -> Engine:
+    """Measure engines and return one that sends every number of rows to the fastest."""
+    if len(engines) == 1:
+        return engines[0]
+    has_device = any(isinstance(engine, Guarded) for engine in engines)
+    plan = planned(engines, measured(engines, DEVICE_SIZES if has_device else CPU_SIZES))
+    return plan[0][1] if len(plan) == 1 else Dispatch(plan)

@@ -13,7 +13,7 @@ import onnx
 import pytest
 
 from classifier.errors import ExportError
-from classifier.model import rounding
+from classifier.model import ranked, rounding
 from classifier.model.adversarial import adversarial_rows, node_rows, reachable_splits
 from classifier.model.boosters import Boosters
 from classifier.model.export import export_model, to_onnx
@@ -89,6 +89,14 @@ def test_raw_scores_are_lightgbms_bit_for_bit_in_any_batch_on_any_threads(kind: 
                 assert probability.tobytes() == whole[: probability.nbytes], (threads, batch)
 
 
+def test_forests_at_the_bounds_of_the_ranks_are_among_the_cases() -> None:
+    """More thresholds of a feature than a byte ranks, and trees with more leaves than a byte numbers."""
+    forest = model("many thresholds", 1)[0].forest(WIDTH)
+    assert ranked.fits(forest)
+    assert max(len(np.unique(forest.threshold[forest.feature == column])) for column in range(WIDTH)) > 255
+    assert not ranked.fits(model("large trees", 1)[0].forest(WIDTH))
+
+
 @pytest.mark.parametrize(("kind", "seed"), CASES)
 def test_the_exporter_vouches_for_its_own_graphs(kind: str, seed: int) -> None:
     boosters, built, natural = graph(kind, seed)
@@ -99,8 +107,9 @@ def test_the_exporter_vouches_for_its_own_graphs(kind: str, seed: int) -> None:
 
 def test_what_is_exported_is_what_was_proved() -> None:
     boosters, natural, bits = model("zeros", 1)
-    built, forest = export_model(boosters, CALIBRATION, clip_of(bits), natural[:500], WIDTH)
-    assert Forest.from_onnx(built).equals(forest)
+    built = export_model(boosters, CALIBRATION, clip_of(bits), natural[:500], WIDTH)
+    assert Forest.from_onnx(built.model).equals(built.forest)
+    assert set(built.files()) == {"model.onnx", "model.cuda.onnx"}
 
 
 def nearest(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
