@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
@@ -201,8 +202,6 @@ def _floats(values: Any) -> F64:
 
 def _folds(clients: Any) -> I64:
     """Return the fold of each client: by a checksum of its name, so that it does not depend on who else is there."""
-    from zlib import crc32
-
     encoded = (clients.combine_chunks() if isinstance(clients, pa.ChunkedArray) else clients).dictionary_encode()
     folds = np.array([crc32(str(name).encode()) % FOLDS for name in encoded.dictionary.to_pylist()], np.int64)
     return np.asarray(folds[encoded.indices.to_numpy()], np.int64)

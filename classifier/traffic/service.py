@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from zlib import crc32
@@ -16,6 +16,7 @@ from classifier.traffic import prompts, software, tenants
 from classifier.traffic.addresses import AddressSpace, Origin, beside
 from classifier.traffic.flow import I64, INFERENCE, KEYED, Account, Act, Appetite, Disguise, Flow, Originals
 from classifier.traffic.pacing import F64, Clock
+from classifier.traffic.remembered import Remembered
 from classifier.traffic.software import Software
 
 MODELS: Final = {"large-70b": 38.0, "mid-32b": 62.0, "small-8b": 118.0, "coder-14b": 85.0}
@@ -68,10 +69,7 @@ class Service:
         self.start, self.span, self.clock = start, span, clock
         self.space = AddressSpace(rng)
         self.taken: set[str] = set()
-        self._counts: list[I64] = []
-        self._costs: list[float] = []
-        self._begins: list[float] = []
-        self._again: list[Callable[[], list[Flow]]] = []
+        self.clients = Remembered(span)
         n = int(rng.poisson(0.8 * max(span / 21_600, 0.5)))
         begins = rng.uniform(0, span, n)
         self.incidents = [Incident(b, b + rng.uniform(60, 420), rng.uniform(0.15, 0.7)) for b in begins]
@@ -112,29 +110,13 @@ class Service:
         names, first = list(MODELS), int(rng.integers(len(MODELS)))
         return [names[(first + i) % len(names)] for i in range(n)]
 
-    def remember(self, flows: Sequence[Flow], again: Callable[[], list[Flow]]) -> None:
-        """Note a legitimate client that may be replayed: what it does, and what writes it again."""
-        counts = np.zeros(len(Act), np.int64)
-        for flow in flows:
-            kept = flow.within(self.span).acts
-            if flow.account is None:  # refused: worth nothing to anybody
-                kept = kept[~np.isin(kept, KEYED)]
-            counts += np.bincount(kept, minlength=len(Act))
-        if not counts.sum():
-            return
-        self._counts.append(counts)
-        self._costs.append(sum(float(f.input_tokens.sum()) for f in flows if f.input_tokens is not None))
-        self._begins.append(min(float(f.times.min()) for f in flows if len(f)))
-        self._again.append(again)
-
     def originals(self) -> Originals:
         """Return the legitimate clients that were remembered."""
-        counts = np.array(self._counts, np.int64).reshape(-1, len(Act))
-        return Originals(counts, np.array(self._costs), np.array(self._begins))
+        return self.clients.figures()
 
     def original(self, number: int) -> list[Flow]:
         """Return what a legitimate client does: it is written anew, from the same seed."""
-        return [flow.within(self.span) for flow in self._again[number]()]
+        return self.clients.flows(number)
 
     def render(self, flow: Flow, rng: np.random.Generator) -> pa.Table:
         """Return the events of a flow, unsorted; retries are added after failures."""

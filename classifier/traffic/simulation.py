@@ -134,7 +134,7 @@ def _client(service: Service, place: legitimate.Place, seed: int, kind: str, num
 
     flows = write()
     if kind != legitimate.SURGE:
-        service.remember(flows, write)
+        service.clients.add(flows, write)
     rng = generator(seed, "client", kind, number, "rendered")
     return [service.render(flow, rng) for flow in flows]
 

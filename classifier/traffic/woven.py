@@ -8,10 +8,9 @@ A mimic repeats all rows of one client of the log.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +22,9 @@ from classifier.traffic import prompts, software
 from classifier.traffic.addresses import Origin, beside, random_public
 from classifier.traffic.flow import I64, INFERENCE, KEYED, PAGES, Account, Act, Disguise, Flow, Originals
 from classifier.traffic.pacing import F64, Clock
+from classifier.traffic.pages import BROWSER, DECLARED, LOGIN_PROBES, PROBES, SIGNUP_PROBES, act_of, class_of
 from classifier.traffic.software import Software
+from classifier.traffic.stamps import Stamps
 
 HOSTING_NETWORKS = 24
 """Networks (/24) that half of all woven hosts and VPN exits lie in."""
@@ -31,23 +32,6 @@ DONORS = 200_000
 """Rows of the log that are looked at, at most; of a longer log, half are drawn alone and half with all of a client's."""
 FEW = 5
 """Rows that a client of the log has to have so that an attacker takes after it, where there are such clients."""
-_ASSET = re.compile(r"\.(css|js|mjs|png|jpe?g|gif|ico|svg|webp|avif|woff2?|ttf|eot|map|mp4|webm)(\?|$)", re.I)
-_LOGIN = re.compile(r"log-?in|sign-?in|/auth|/session|xmlrpc|/token|/oauth", re.I)
-_SIGNUP = re.compile(r"regist|sign-?up|create-?account|/join\b|/users?$", re.I)
-_INFERENCE = re.compile(r"/(chat/completions|completions|embeddings|responses|messages|generate)\b")
-_BROWSER = re.compile(r"^Mozilla/[45]\.0 \((?!compatible[;,])")
-_DECLARED = re.compile(r"bot\b|crawl|spider|slurp|https?://|feed|[\w.]@[\w-]+\.\w", re.I)
-"""A user agent that says what it is, or where its owner can be reached."""
-_LOGIN_PROBES: Final = ("/wp-login.php", "/xmlrpc.php", "/administrator/index.php", "/admin/login", "/user/login")
-_SIGNUP_PROBES: Final = ("/wp-login.php?action=register", "/register", "/user/register", "/signup", "/index.php?do=reg")
-_PROBES: Final = tuple(
-    "/.env /.git/config /phpmyadmin/index.php /admin/ /backup.zip /backup.sql /wp-content/plugins/ /config.php.bak "
-    "/old/ /test.php /cgi-bin/test.cgi /server-status /api/v1/users /w00tw00t.at.isc.sans.dfind /wp-login.php "
-    "/administrator/ /db.sql /robots.txt.bak /shell.php /manager/html /HNAP1 /setup.php /data/admin/config.txt "
-    "/.aws/credentials /.git/HEAD /vendor/phpunit/phpunit/src/Util/PHP/eval-stdin.php /solr/admin/info/system "
-    "/index.php?option=com_users&task=registration /xmlrpc.php /fckeditor/editor/filemanager/upload/test.html "
-    "/actuator/health /api/jsonws/invoke /login.action /user/register /uploads/shell.php /up.php /1.php".split()
-)
 
 
 class WovenScene:
@@ -118,7 +102,7 @@ class WovenScene:
         """Return the rows of a legitimate client of the log as a flow."""
         rows = self._members[number]
         taken = {name: self._log[name].take(pa.array(rows)).to_pylist() for name in _IDENTITY}
-        runs = [Software(_class_of(agent), agent, mark)
+        runs = [Software(class_of(agent), agent, mark)
                 for agent, mark in zip(taken["user_agent"], taken["fingerprint"], strict=True)]  # fmt: skip
         account = None
         if taken["account"][0] is not None:
@@ -174,7 +158,7 @@ class WovenScene:
     def _kinds_of(self, paths: Any) -> npt.NDArray[np.int8]:
         """Return the act that each row of the log is taken for, int8[n]."""
         unique, inverse = np.unique(paths.astype(str), return_inverse=True)
-        kinds = np.array([_kind(path) for path in unique], np.int8)[inverse]
+        kinds = np.array([act_of(path) for path in unique], np.int8)[inverse]
         for name in ("model", "input_tokens", "output_tokens"):
             kinds[~self._log[name].is_null().to_numpy(zero_copy_only=False)] = Act.CHAT
         return np.asarray(kinds, np.int8)
@@ -330,7 +314,7 @@ class WovenScene:
         status = _floats(columns["status"])
         size = _floats(columns["response_bytes"])
         strange = np.zeros(n, np.bool_)
-        for act, invented in ((Act.LOGIN, _LOGIN_PROBES), (Act.SIGNUP, _SIGNUP_PROBES), (Act.PROBE, _PROBES)):
+        for act, invented in ((Act.LOGIN, LOGIN_PROBES), (Act.SIGNUP, SIGNUP_PROBES), (Act.PROBE, PROBES)):
             rows = np.flatnonzero(flow.acts == act)
             if not len(rows) or (act != Act.PROBE and len(self._rows[act])):
                 continue
@@ -406,7 +390,7 @@ class WovenScene:
     @cached_property
     def _browsing(self) -> I64:
         agents = self._log["user_agent"].to_pylist()
-        known = {agent for agent in set(agents) if _class_of(agent) == "browser"}
+        known = {agent for agent in set(agents) if class_of(agent) == "browser"}
         return np.flatnonzero(np.array([agent in known for agent in agents], np.bool_))
 
     @cached_property
@@ -419,10 +403,10 @@ class WovenScene:
         seen = self._log.select(["ip", "user_agent", "fingerprint"]).group_by(["ip", "user_agent", "fingerprint"])
         found = seen.aggregate([]).sort_by([("user_agent", "ascending"), ("ip", "ascending")])
         pairs = list(zip(found["user_agent"].to_pylist(), found["fingerprint"].to_pylist(), strict=True))
-        plain = [p for p in pairs if p[0] is None or not _DECLARED.search(p[0])]
-        browsers = [p for p in plain if p[0] is not None and _BROWSER.search(p[0])]
-        tools = [p for p in plain if p[0] is None or not _BROWSER.search(p[0])]
-        declared = [p for p in pairs if p[0] is not None and _DECLARED.search(p[0])]
+        plain = [p for p in pairs if p[0] is None or not DECLARED.search(p[0])]
+        browsers = [p for p in plain if p[0] is not None and BROWSER.search(p[0])]
+        tools = [p for p in plain if p[0] is None or not BROWSER.search(p[0])]
+        declared = [p for p in pairs if p[0] is not None and DECLARED.search(p[0])]
         if "user_agent" in self._has and len({p[0] for p in tools}) < 3:
             known = [(s.user_agent, s.fingerprint) for s in software.TOOLS]
             tools = [*tools, *(known if "fingerprint" in self._has else [(agent, None) for agent, _ in known])]
@@ -461,49 +445,9 @@ def _members(clients: I64) -> list[I64]:
     return np.split(order, first[1:]) if len(order) else []
 
 
-def _class_of(agent: str | None) -> Disguise:
-    if agent is None or not _BROWSER.search(agent):
-        return "tool"
-    return "tool" if _DECLARED.search(agent) else "browser"
-
-
 def _or_else(values: Any, others: Any) -> Any:
     """Return the values, and where there is none, that of `others` (an Arrow array)."""
     return [other if value is None else value for value, other in zip(values, others.to_pylist(), strict=True)]
-
-
-_MINUTE: Final = 60 * MICROSECONDS
-SHUFFLED = 0.3
-"""Share of lines stamped before the line above them from which a log that lost its minutes lost its seconds, too."""
-
-
-class Stamps:
-    """How a log stamps time: to the second or finer, at which minutes of the hour, and whether seconds mean anything.
-
-    time int64[n], µs, in the order of the log's lines.
-    """
-
-    def __init__(self, time: I64):
-        self._step = next((step for step in (MICROSECONDS, 1000, 1) if not np.any(time % step)), 1)
-        minutes = np.unique(time // _MINUTE % 60)
-        odd = len(time) >= 200 and len(minutes) <= 30 and int(np.ptp(time)) > 3 * 3600 * MICROSECONDS
-        # Some published logs lost their minutes (every line at the fifth): attackers between them would stand out.
-        self._minutes = minutes if odd else None
-        # And their seconds: half of the lines stand before the one above them, where a server writes nearly in order.
-        # Attackers with true seconds would be told by their pace, which nobody else in such a log has.
-        self._shuffled = odd and float(np.mean(np.diff(time) < 0)) > SHUFFLED
-        self._low, self._high = int(time.min()), int(time.max())
-
-    def fit(self, time: I64, rng: np.random.Generator) -> I64:
-        """Return times as this log would have stamped them."""
-        if self._shuffled:
-            time = time - time % _MINUTE + rng.integers(0, _MINUTE, len(time))
-        fitted = time // self._step * self._step
-        if self._minutes is not None:
-            minute = fitted // _MINUTE % 60
-            nearest = np.abs(self._minutes[None, :] - minute[:, None]).argmin(axis=1)
-            fitted = fitted + (self._minutes[nearest] - minute) * _MINUTE
-        return np.clip(fitted, self._low, self._high)
 
 
 def _clock(seconds: F64, span: float) -> Clock:
@@ -511,16 +455,6 @@ def _clock(seconds: F64, span: float) -> Clock:
     edges = np.linspace(0.0, span, int(np.clip(span / 3600, 1, 5000)) + 1)
     counts, _ = np.histogram(seconds, edges)
     return Clock(edges, counts + 0.02 * counts.mean() + 1e-9)
-
-
-def _kind(path: str) -> Act:
-    if _INFERENCE.search(path):
-        return Act.CHAT
-    if _ASSET.search(path):
-        return Act.ASSET
-    if _SIGNUP.search(path):
-        return Act.SIGNUP
-    return Act.LOGIN if _LOGIN.search(path) else Act.DOCS
 
 
 def _floats(values: Any) -> F64:
