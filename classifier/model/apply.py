@@ -25,7 +25,7 @@ SCORES = pa.schema([
     ("probability", pa.float32()), ("score", pa.int64()), ("decision", pa.string()), ("reasons", pa.string()),
     ("family", pa.string()),
 ])  # fmt: skip
-"""What `botsieve score` writes for a request. `time` is in Unix seconds; reasons are joined by a blank; `family` is null where the request is allowed."""
+"""What `botsieve score` writes for a request. `time` is in Unix s; reasons are joined by a blank; no `family` where allowed."""
 
 
 class Model(Judge):

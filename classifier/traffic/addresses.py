@@ -47,6 +47,23 @@ class AddressSpace:
         return f"{a}.{b}.{c}.{rng.integers(1, 255)}"
 
 
+def beside(rng: np.random.Generator, address: str, taken: Container[str], used: Container[str] = ()) -> str:
+    """Draw an address in the network of another (/24, /48) that is not `taken` or `used`; in a /16 where that is full."""
+    for attempt in range(200):
+        if ":" in address:
+            low = rng.integers(0, 0x10000, 5)
+            near = ":".join(address.split(":")[:3])
+            found = f"{near}:{low[0]:x}:{low[1]:x}:{low[2]:x}:{low[3]:x}:{low[4]:x}"
+        elif address.count(".") == 3:
+            a, b, c, _ = address.split(".")
+            found = f"{a}.{b}.{c if attempt < 40 else rng.integers(0, 256)}.{rng.integers(1, 255)}"
+        else:
+            found = random_public(rng)
+        if found not in taken and found not in used:
+            return found
+    return random_public(rng)
+
+
 def random_public(rng: np.random.Generator) -> str:
     """Draw one public IPv4 address from anywhere."""
     rest = rng.integers(1, 255, 3)

@@ -11,9 +11,9 @@ from classifier.traffic.family import AttackFamily, Chosen, Effort
 from classifier.traffic.flow import Flow, Scene
 
 CAMPAIGNS = (2, 6)
-"""Least and most campaigns of one family."""
+"""Least and most campaigns of one family; there is at least one for each of its grades."""
 PER_CAMPAIGN = 4.0
-"""Attackers for each campaign below which there are fewer campaigns."""
+"""Attackers of each campaign below which there are fewer campaigns."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Campaign:
 
     def flows(self, scene: Scene, rng: np.random.Generator) -> Iterator[Flow]:
         """Write its flows; flows without requests are left out."""
-        return (flow for flow in self.family.flows(scene, self.effort, rng) if len(flow))
+        return (flow for flow in self.family.campaign(scene, self.effort, rng) if len(flow))
 
 
 def plan(what: Chosen, clients: float, requests: float, span: float, rng: np.random.Generator) -> list[Campaign]:
@@ -34,7 +34,8 @@ def plan(what: Chosen, clients: float, requests: float, span: float, rng: np.ran
 
     Each campaign has its middle in a part of the span of its own: where a log is cut in two, both have attackers.
     """
-    n = int(np.clip(clients / PER_CAMPAIGN, *CAMPAIGNS))
+    least, most = CAMPAIGNS
+    n = int(np.clip(clients / PER_CAMPAIGN, max(least, len(what.grades)), most))
     weights = rng.dirichlet(np.full(n, 12.0))
     first = int(rng.integers(len(what.grades)))
     middles = (np.arange(n) + rng.uniform(0.1, 0.9, n)) / n * span

@@ -11,9 +11,9 @@ import pyarrow.compute as pc
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA
 from classifier.traffic.campaigns import plan
-from classifier.traffic.family import Chosen, chosen
+from classifier.traffic.family import Chosen, chosen, visible
 from classifier.traffic.simulation import generator
-from classifier.traffic.woven import WovenScene
+from classifier.traffic.woven import OWN, WovenScene
 
 SHARE = 0.15
 """Attackers for each client of the log."""
@@ -24,8 +24,6 @@ LEAST_REQUESTS = 18.0
 BUSY_LOG = 200
 """Clients of a log from which every family gets at least `LEAST_ATTACKERS`."""
 LEAST_ATTACKERS = 5
-OWN = "log"
-"""The `family` that rows of the user's own log get where they have none."""
 
 
 def inject(events: pa.Table, *, attacks: str | Sequence[str] = "all", seed: int = 0, share: float = SHARE) -> pa.Table:
@@ -47,11 +45,14 @@ def inject(events: pa.Table, *, attacks: str | Sequence[str] = "all", seed: int 
     if not own.num_rows or not families:
         return _sorted(own)
     scene = WovenScene(own, generator(seed, "woven"))
+    families = visible(families, scene, _named(attacks))
     parts: list[pa.Table] = []
     for what, clients, requests in _divide(own, families, share):
         for campaign in plan(what, clients, requests, scene.span, generator(seed, "plan", what.family.name)):
             rng = generator(seed, "campaign", what.family.name, campaign.number)
             parts.extend(scene.render(flow, rng) for flow in campaign.flows(scene, rng))
+    if not parts:
+        return _sorted(own)
     hostile = pa.concat_tables(parts).combine_chunks()
     most = int(MOST * own.num_rows)
     if hostile.num_rows > most:
@@ -75,6 +76,11 @@ def _divide(own: pa.Table, families: list[Chosen], share: float) -> list[tuple[C
         average = each * (what.family.share_of_requests / what.family.share_of_clients) ** 0.5
         divided.append((what, attackers, min(attackers * average, room * what.family.share_of_requests)))
     return divided
+
+
+def _named(attacks: str | Sequence[str]) -> set[str]:
+    names = attacks.split(",") if isinstance(attacks, str) else attacks
+    return {name.strip().partition(":")[0] for name in names}
 
 
 def _labelled(events: pa.Table) -> pa.Table:

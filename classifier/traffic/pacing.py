@@ -68,6 +68,12 @@ def walk(rng: np.random.Generator, n: int, start: float, median: float, sigma: f
     return start + np.concatenate(([0.0], np.cumsum(thoughts(rng, n - 1, median, sigma))))
 
 
+def sessions(rng: np.random.Generator, n: int, begins: F64, median: float, sigma: float = 0.9) -> F64:
+    """Return n request times, shared among sessions that begin at `begins`, each with think times of its own."""
+    parts = np.array_split(np.arange(n), len(begins))
+    return np.concatenate([walk(rng, len(p), float(b), median, sigma) for b, p in zip(begins, parts, strict=True)])
+
+
 @dataclass(frozen=True)
 class Clock:
     """How activity is spread over a span: piecewise constant weights between `edges` (s)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from zlib import crc32
@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from classifier.events import EVENT_SCHEMA, MICROSECONDS
 from classifier.traffic import prompts, software, tenants
-from classifier.traffic.addresses import AddressSpace, Origin
-from classifier.traffic.flow import INFERENCE, KEYED, Account, Act, Appetite, Disguise, Flow
+from classifier.traffic.addresses import AddressSpace, Origin, beside
+from classifier.traffic.flow import I64, INFERENCE, KEYED, Account, Act, Appetite, Disguise, Flow, Originals
 from classifier.traffic.pacing import F64, Clock
+from classifier.traffic.remembered import Remembered
 from classifier.traffic.software import Software
 
-I64 = npt.NDArray[np.int64]
 MODELS: Final = {"large-70b": 38.0, "mid-32b": 62.0, "small-8b": 118.0, "coder-14b": 85.0}
 """Models served, with output tokens/s."""
 EMBEDDER: Final = "embed-m"
@@ -69,6 +69,7 @@ class Service:
         self.start, self.span, self.clock = start, span, clock
         self.space = AddressSpace(rng)
         self.taken: set[str] = set()
+        self.clients = Remembered(span)
         n = int(rng.poisson(0.8 * max(span / 21_600, 0.5)))
         begins = rng.uniform(0, span, n)
         self.incidents = [Incident(b, b + rng.uniform(60, 420), rng.uniform(0.15, 0.7)) for b in begins]
@@ -77,6 +78,10 @@ class Service:
         """Draw n different addresses that no legitimate client has."""
         return self.space.draw(rng, n, origin, self.taken)
 
+    def beside(self, rng: np.random.Generator, address: str, used: Collection[str]) -> str:
+        """Draw an address that no legitimate client has and is not in `used`, in the network of one that somebody has."""
+        return beside(rng, address, self.taken, used)
+
     def software(self, rng: np.random.Generator, disguise: Disguise) -> Software:
         """Draw client software of a kind; a browser's name on another library's TLS one time in three."""
         if disguise == "browser":
@@ -84,6 +89,8 @@ class Service:
             if rng.random() < 1 / 3:
                 return Software("browser", chosen.user_agent, software.pick(rng, software.SDKS).fingerprint)
             return chosen
+        if disguise == "crawler":
+            return software.pick(rng, software.CRAWLERS)
         return software.pick(rng, software.TOOLS if disguise == "tool" else software.SDKS)
 
     def account(self, rng: np.random.Generator, created: float) -> Account:
@@ -94,11 +101,27 @@ class Service:
         """Draw n moments in [low, high), as dense as the day's activity; sorted."""
         return self.clock.draw(rng, n, low, high)
 
+    def shows(self, field: str) -> bool:
+        """Say whether the service logs a field: it does all but verdicts."""
+        return field != "verdict"
+
+    def models(self, rng: np.random.Generator, n: int) -> list[str]:
+        """Draw n of the models, in turn from any of them on."""
+        names, first = list(MODELS), int(rng.integers(len(MODELS)))
+        return [names[(first + i) % len(names)] for i in range(n)]
+
+    def originals(self) -> Originals:
+        """Return the legitimate clients that were remembered."""
+        return self.clients.figures()
+
+    def original(self, number: int) -> list[Flow]:
+        """Return what a legitimate client does: it is written anew, from the same seed."""
+        return self.clients.flows(number)
+
     def render(self, flow: Flow, rng: np.random.Generator) -> pa.Table:
         """Return the events of a flow, unsorted; retries are added after failures."""
         flow = flow.within(self.span)
-        if flow.model is None:
-            flow = replace(flow, model=str(rng.choice(list(MODELS))))
+        flow = replace(flow, model=_models(flow, rng))
         n = len(flow)
         source = np.arange(n)
         times = flow.times
@@ -108,9 +131,9 @@ class Service:
         fresh = np.arange(n)
         for attempt in range(flow.retries):
             again = fresh[np.isin(status[fresh], (429, 500, 503))]
-            backoff = 0.5 * 2**attempt * rng.uniform(0.8, 1.6, len(again))
+            backoff = flow.backoff * 2 ** min(attempt, 6) * rng.uniform(0.8, 1.6, len(again))
             fresh = np.arange(len(times), len(times) + len(again))
-            failed = rng.random(len(again)) < 0.35
+            failed = rng.random(len(again)) < flow.fails_again
             source = np.concatenate((source, source[again]))
             times = np.concatenate((times, times[again] + duration[again] + backoff))
             status = np.concatenate((status, np.where(failed, status[again], 200)))
@@ -164,7 +187,7 @@ class Service:
     ) -> F64:
         pick: Any = slice(None) if source is None else source
         acts, n = flow.acts[pick], len(times)
-        speed = MODELS.get(flow.model or "mid-32b", 62.0) * rng.lognormal(0, 0.18, n)
+        speed = _speeds(flow, pick, n) * rng.lognormal(0, 0.18, n)
         queue = rng.lognormal(-1.6, 0.6, n)
         for incident in self.incidents:
             queue *= np.where((times >= incident.start) & (times < incident.end), 4.0, 1.0)
@@ -173,7 +196,8 @@ class Service:
         served = np.isin(acts, INFERENCE) & (status == 200)
         down = np.isin(status, (500, 503))
         seconds: F64 = np.where(served, work, np.where(down, rng.lognormal(0.2, 1.2, n), quick))
-        return seconds.round(6)
+        held = 0.0 if flow.hold is None else flow.hold[pick]
+        return (seconds + held).round(6)
 
     def _table(
         self,
@@ -193,7 +217,8 @@ class Service:
         runs = [flow.software] if isinstance(flow.software, Software) else flow.software
         which = np.zeros(n, np.int64) if len(runs) == 1 else source
         asked, given = asked[source], given[source]
-        models = np.where(acts == Act.EMBEDDING, EMBEDDER, flow.model or "mid-32b")
+        asked_for = flow.model if isinstance(flow.model, str) else np.array(flow.model, object)[source]
+        models = np.where(acts == Act.EMBEDDING, EMBEDDER, asked_for).astype(object)
         cap = np.full(n, np.nan) if flow.max_tokens is None else flow.max_tokens[source]
         columns = {
             "time": np.rint((self.start + times) * MICROSECONDS).astype(np.int64),
@@ -221,10 +246,27 @@ class Service:
         return pa.table({field.name: _column(columns.get(field.name), field, n) for field in EVENT_SCHEMA})
 
 
+def _models(flow: Flow, rng: np.random.Generator) -> str | list[str]:
+    """Return the model of the flow or of each request; where none is named, one that is drawn."""
+    drawn = str(rng.choice(list(MODELS)))
+    if flow.model is None or isinstance(flow.model, str):
+        return flow.model or drawn
+    return [name or drawn for name in flow.model]
+
+
+def _speeds(flow: Flow, pick: Any, n: int) -> F64:
+    """Return the output tokens/s of the models that n requests go to."""
+    if flow.model is None or isinstance(flow.model, str):
+        return np.full(n, MODELS.get(flow.model or "mid-32b", 62.0))
+    return np.asarray(np.array([MODELS.get(name or "", 62.0) for name in flow.model])[pick], np.float64)
+
+
 def sizes(rng: np.random.Generator, appetite: Appetite, n: int) -> tuple[F64, F64]:
     """Draw input and output tokens of n requests: as some production tenant, long answers, or next to nothing."""
     if appetite == "long":
         return rng.lognormal(5.6, 0.7, n), rng.lognormal(6.9, 0.45, n)
+    if appetite == "huge":
+        return rng.lognormal(9.5, 0.8, n), rng.lognormal(7.0, 0.8, n)
     if appetite == "tiny":
         return rng.integers(7, 26, n).astype(np.float64), rng.integers(1, 60, n).astype(np.float64)
     pool = tenants.tenants()
@@ -327,7 +369,10 @@ def _response_bytes(
 def _prompts(flow: Flow, source: I64, inference: npt.NDArray[np.bool_], rng: np.random.Generator) -> Any:
     if not inference.any():
         return None
-    texts = prompts.wordings(rng, "ask", len(flow)) if flow.prompts is None else flow.prompts
+    texts: Sequence[str | None] = [None] * len(flow) if flow.prompts is None else flow.prompts
+    if any(text is None for text in texts):
+        others = prompts.wordings(rng, "ask", len(flow))
+        texts = [other if text is None else text for text, other in zip(texts, others, strict=True)]
     return pa.array(np.array(texts, object)[source], pa.string(), mask=~inference)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from zlib import crc32
 
 import numpy as np
@@ -13,16 +14,30 @@ from classifier.events import EVENT_SCHEMA, MICROSECONDS, empty_table
 from classifier.traffic import legitimate, pacing, tenants
 from classifier.traffic.campaigns import plan
 from classifier.traffic.family import chosen
+from classifier.traffic.flow import Flow
 from classifier.traffic.service import Service
 
 START = 1_767_600_000.0
 """Unix s of the first moment simulated by default: a Monday in 2026, 8 o'clock."""
 FIRST_HOUR = 8.0
-MALICIOUS_CLIENTS = 0.26
+MALICIOUS_CLIENTS = 0.3
 """Attackers for each legitimate client, all families together."""
 MALICIOUS_EVENTS = 0.40
 """Attackers' requests for each legitimate one, all families together."""
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """A simulated log, and what no log says of its requests.
+
+    events: table [n] with `EVENT_SCHEMA`. grade, campaign: string arrays [n], null where a request is legitimate; a
+    campaign is named after its family, grade and number.
+    """
+
+    events: pa.Table
+    grade: pa.Array
+    campaign: pa.Array
 
 
 def generator(seed: int, *path: str | int) -> np.random.Generator:
@@ -40,58 +55,102 @@ def simulate(
     clients: int = 400,
     attacks: str | Sequence[str] = "all",
     seed: int = 0,
+    surge: float = 0.0,
+    attackers: float = MALICIOUS_CLIENTS,
     progress: Progress | None = None,
 ) -> pa.Table:
     """Simulate the request log of an inference service.
 
     duration_s: length of the log, s. clients: legitimate clients. attacks: names of attack families, "all" or "none";
-    `family:grade` asks for one grade only. progress: called with (done, total) parts.
+    `family:grade` asks for one grade only. surge: how many times more new accounts than usual come within one hour, all
+    of them people (0: no surge). attackers: attackers for each legitimate client, all families together. progress:
+    called with (done, total) parts.
     Returns events with `EVENT_SCHEMA`, labelled in `malicious` and `family`, sorted by time. The same seed gives the
     same bytes, and legitimate events do not depend on which attacks are chosen.
     Raises InputError for an unknown family or grade and for a duration or a number of clients that is not positive.
     """
+    return simulated(
+        duration_s=duration_s, clients=clients, attacks=attacks, seed=seed, surge=surge, attackers=attackers,
+        progress=progress,
+    ).events  # fmt: skip
+
+
+def simulated(
+    *,
+    duration_s: float = 6 * 3600,
+    clients: int = 400,
+    attacks: str | Sequence[str] = "all",
+    seed: int = 0,
+    surge: float = 0.0,
+    attackers: float = MALICIOUS_CLIENTS,
+    progress: Progress | None = None,
+) -> Simulated:
+    """Simulate as `simulate` does, and tell also the grade and the campaign of each request."""
     if not 60 <= duration_s <= 366 * 86_400:
         raise InputError(f"duration {duration_s:g} s is not between 60 s and a year")
     if not 1 <= clients <= 1_000_000:
         raise InputError(f"clients {clients} is not between 1 and 1000000")
     if seed < 0:
         raise InputError(f"seed {seed} is negative; give 0 or more")
+    if not 0 <= surge <= 1000:
+        raise InputError(f"surge {surge:g} is not between 0 (none) and 1000 times as many new accounts")
+    if not 0 < attackers <= 100:
+        raise InputError(f"attackers {attackers:g} for each client is not above 0 and at most 100")
     families = chosen(attacks)
     clock = pacing.daily_clock(duration_s, FIRST_HOUR, np.array(tenants.hours()))
     service = Service(generator(seed, "service"), START, duration_s, clock)
     place = legitimate.settle(service, generator(seed, "place"), clients)
-    kinds = legitimate.census(clients)
-    total = len(kinds) + len(families)
+    members = [(kind, number) for kind, n in legitimate.census(clients).items() for number in range(n)]
+    members += [(legitimate.SURGE, number) for number in range(legitimate.surge_size(clients, duration_s, surge))]
+    total = len(members) + len(families)
     parts: list[pa.Table] = []
-    numbers: dict[str, int] = {}
-    for done, kind in enumerate(kinds):
-        number = numbers[kind] = numbers.get(kind, -1) + 1
-        rng = generator(seed, "client", kind, number)
-        flows = legitimate.KINDS[kind].write(place, rng)
-        parts.extend(service.render(flow, rng) for flow in flows)
+    usual = 0
+    for done, (kind, number) in enumerate(members):
+        tables = _client(service, place, seed, kind, number)
+        parts.extend(tables)
+        usual += sum(table.num_rows for table in tables) if kind != legitimate.SURGE else 0
         _report(progress, done + 1, total)
-    honest = by_time(parts, START, duration_s)
-    service.taken = set(honest["ip"].unique().to_pylist())
-    hostile: list[pa.Table] = []
+    service.taken = {address for part in parts for address in part["ip"].unique().to_pylist()}
+    marks: list[tuple[str | None, str | None]] = [(None, None)] * len(parts)
     for done, family in enumerate(families):
-        name, attackers = family.family.name, clients * MALICIOUS_CLIENTS * family.family.share_of_clients
-        requests = honest.num_rows * MALICIOUS_EVENTS * family.family.share_of_requests
-        for campaign in plan(family, attackers, requests, duration_s, generator(seed, "plan", name)):
+        name = family.family.name
+        several = clients * attackers * family.family.share_of_clients
+        requests = usual * MALICIOUS_EVENTS * family.family.share_of_requests
+        for campaign in plan(family, several, requests, duration_s, generator(seed, "plan", name)):
             rng = generator(seed, "campaign", name, campaign.number)
-            hostile.extend(service.render(flow, rng) for flow in campaign.flows(service, rng))
-        _report(progress, len(kinds) + done + 1, total)
-    return by_time([honest, *hostile], START, duration_s)
+            tables = [service.render(flow, rng) for flow in campaign.flows(service, rng)]
+            parts.extend(tables)
+            grade = campaign.family.grade
+            marks.extend([(grade, f"{name}:{grade}:{campaign.number}")] * len(tables))
+        _report(progress, len(members) + done + 1, total)
+    return _by_time(parts, marks, duration_s)
 
 
-def by_time(parts: Iterable[pa.Table], start: float, span: float) -> pa.Table:
+def _client(service: Service, place: legitimate.Place, seed: int, kind: str, number: int) -> list[pa.Table]:
+    """Write one legitimate client, note how to write it again, and render it."""
+
+    def write() -> list[Flow]:
+        return list(legitimate.writer(kind)(place, generator(seed, "client", kind, number)))
+
+    flows = write()
+    if kind != legitimate.SURGE:
+        service.clients.add(flows, write)
+    rng = generator(seed, "client", kind, number, "rendered")
+    return [service.render(flow, rng) for flow in flows]
+
+
+def _by_time(parts: list[pa.Table], marks: list[tuple[str | None, str | None]], span: float) -> Simulated:
     """Put tables together, sort by time (equal times keep their order) and drop what lies outside the span (s)."""
-    tables = list(parts)
-    whole = pa.concat_tables(tables).combine_chunks() if tables else empty_table()
+    whole = pa.concat_tables(parts).combine_chunks() if parts else empty_table()
     time = whole["time"].to_numpy()
     order = np.argsort(time, kind="stable")
-    low, high = start * MICROSECONDS, (start + span) * MICROSECONDS
+    low, high = START * MICROSECONDS, (START + span) * MICROSECONDS
     order = order[(time[order] >= low) & (time[order] < high)]
-    return whole.take(pa.array(order)).cast(EVENT_SCHEMA)
+    part = np.repeat(np.arange(len(parts)), [table.num_rows for table in parts])[order]
+    grades, campaigns = (pa.array([mark[i] for mark in marks], pa.string()) for i in (0, 1))
+    return Simulated(
+        whole.take(pa.array(order)).cast(EVENT_SCHEMA), grades.take(pa.array(part)), campaigns.take(pa.array(part))
+    )
 
 
 def _report(progress: Progress | None, done: int, total: int) -> None:

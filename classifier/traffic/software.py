@@ -116,7 +116,14 @@ CRAWLERS: Final = (
     Software("crawler", "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)", _ja4("bingbot")),
     Software("crawler", "Mozilla/5.0 AppleWebKit/537.36 (compatible; GPTBot/1.2; +https://openai.com/gptbot)", _HTTPX),
     Software("crawler", "CCBot/2.0 (https://commoncrawl.org/faq/)", _JAVA),
+    Software("crawler", "Mozilla/5.0 AppleWebKit/537.36 (compatible; ClaudeBot/1.0; +claudebot@anthropic.com)", _HTTPX),
+    Software("crawler", "Mozilla/5.0 (compatible; PerplexityBot/1.0; +https://perplexity.ai/perplexitybot)", _AIOHTTP),
+    Software("crawler", "DuckDuckBot/1.1; (+http://duckduckgo.com/duckduckbot.html)", _ja4("duckduckbot")),
+    Software("crawler", "Slackbot-LinkExpanding 1.0 (+https://api.slack.com/robots)", _GO),
 )
+NEW_LIBRARY: Final = Software("sdk", "quickllm/0.3.2 httpx/0.28.0", _ja4("quickllm-openssl3", "t13d1711h2"))
+"""A client library that has just become popular: nobody else has its fingerprint."""
+RESEARCH: Final = Software("sdk", "model-audit/1.4 (security research; contact: audit@lab.example)", _HTTPX)
 MONITORS: Final = (
     Software("monitor", "kube-probe/1.29", _GO),
     Software("monitor", "Blackbox Exporter/0.25.0", _GO),

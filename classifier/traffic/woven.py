@@ -3,13 +3,14 @@
 A request of an attacker is a row of the log (its donor) with the attacker's time, address and identity in it, so that
 paths, methods, sizes, tokens and durations keep the log's marginals, and fields that the log lacks stay empty. Only
 where the purpose of an act demands it, a status or a path differs: a refused login, a path that is not there.
+A mimic repeats all rows of one client of the log.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Collection
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,33 +19,19 @@ import pyarrow.compute as pc
 
 from classifier.events import EVENT_SCHEMA, MICROSECONDS
 from classifier.traffic import prompts, software
-from classifier.traffic.addresses import Origin, random_public
-from classifier.traffic.flow import INFERENCE, KEYED, Account, Act, Disguise, Flow
+from classifier.traffic.addresses import Origin, beside, random_public
+from classifier.traffic.flow import I64, INFERENCE, KEYED, PAGES, Account, Act, Disguise, Flow, Originals
 from classifier.traffic.pacing import F64, Clock
+from classifier.traffic.pages import BROWSER, DECLARED, LOGIN_PROBES, PROBES, SIGNUP_PROBES, act_of, class_of
 from classifier.traffic.software import Software
+from classifier.traffic.stamps import Stamps
 
-I64 = npt.NDArray[np.int64]
 HOSTING_NETWORKS = 24
 """Networks (/24) that half of all woven hosts and VPN exits lie in."""
 DONORS = 200_000
-"""Rows of the log that are looked at, at most; a longer log is sampled evenly."""
-_ASSET = re.compile(r"\.(css|js|mjs|png|jpe?g|gif|ico|svg|webp|avif|woff2?|ttf|eot|map|mp4|webm)(\?|$)", re.I)
-_LOGIN = re.compile(r"log-?in|sign-?in|/auth|/session|xmlrpc|/token|/oauth", re.I)
-_SIGNUP = re.compile(r"regist|sign-?up|create-?account|/join\b|/users?$", re.I)
-_INFERENCE = re.compile(r"/(chat/completions|completions|embeddings|responses|messages|generate)\b")
-_BROWSER = re.compile(r"^Mozilla/[45]\.0 \((?!compatible[;,])")
-_DECLARED = re.compile(r"bot\b|crawl|spider|slurp|https?://|feed|[\w.]@[\w-]+\.\w", re.I)
-"""A user agent that says what it is, or where its owner can be reached."""
-_LOGIN_PROBES: Final = ("/wp-login.php", "/xmlrpc.php", "/administrator/index.php", "/admin/login", "/user/login")
-_SIGNUP_PROBES: Final = ("/wp-login.php?action=register", "/register", "/user/register", "/signup", "/index.php?do=reg")
-_PROBES: Final = tuple(
-    "/.env /.git/config /phpmyadmin/index.php /admin/ /backup.zip /backup.sql /wp-content/plugins/ /config.php.bak "
-    "/old/ /test.php /cgi-bin/test.cgi /server-status /api/v1/users /w00tw00t.at.isc.sans.dfind /wp-login.php "
-    "/administrator/ /db.sql /robots.txt.bak /shell.php /manager/html /HNAP1 /setup.php /data/admin/config.txt "
-    "/.aws/credentials /.git/HEAD /vendor/phpunit/phpunit/src/Util/PHP/eval-stdin.php /solr/admin/info/system "
-    "/index.php?option=com_users&task=registration /xmlrpc.php /fckeditor/editor/filemanager/upload/test.html "
-    "/actuator/health /api/jsonws/invoke /login.action /user/register /uploads/shell.php /up.php /1.php".split()
-)
+"""Rows of the log that are looked at, at most; of a longer log, half are drawn alone and half with all of a client's."""
+FEW = 5
+"""Rows that a client of the log has to have so that an attacker takes after it, where there are such clients."""
 
 
 class WovenScene:
@@ -61,13 +48,16 @@ class WovenScene:
         self.clock = _clock(time / MICROSECONDS - self.start, self.span)
         self._taken = set(pc.unique(events["ip"]).to_pylist())
         self._hosting = [random_public(rng).rpartition(".")[0] for _ in range(HOSTING_NETWORKS)]
-        rows = np.arange(events.num_rows)
-        if len(rows) > DONORS:
-            rows = np.sort(rng.choice(rows, DONORS, replace=False))
+        rows, clients = _sampled(events, rng)
         self._log = events.take(pa.array(rows)).combine_chunks()
+        self._seconds = self._log["time"].to_numpy() / MICROSECONDS - self.start
         self._has = {name for name in EVENT_SCHEMA.names if events[name].null_count < events.num_rows}
         paths = self._log["path"].to_numpy(zero_copy_only=False)
-        self._rows = self._sort_rows(paths)
+        self._kinds = self._kinds_of(paths)
+        self._rows = self._sort_rows()
+        self._members = _members(clients)
+        client = pc.coalesce(self._log["account"], self._log["ip"]).combine_chunks().dictionary_encode()
+        self._clients = client.indices.to_numpy().astype(np.int64)
         self.web = len(self._rows[Act.CHAT]) < 0.01 * len(paths)
         self._paths = paths
         self._networks = sorted({".".join(ip.split(".")[:2]) for ip in self._taken if ip.count(".") == 3})
@@ -90,11 +80,47 @@ class WovenScene:
                 found[address] = None
         return list(found)
 
+    def beside(self, rng: np.random.Generator, address: str, used: Collection[str]) -> str:
+        """Draw an address that the log does not have and is not in `used`, in the network of one that it has."""
+        return beside(rng, address, self._taken, used)
+
+    def shows(self, field: str) -> bool:
+        """Say whether a field has a value anywhere in the log."""
+        return field in self._has
+
+    def models(self, rng: np.random.Generator, n: int) -> list[str]:
+        """Draw n of the log's models, in turn from any of them on."""
+        names = self._models
+        first = int(rng.integers(len(names)))
+        return [names[(first + i) % len(names)] for i in range(n)]
+
+    def originals(self) -> Originals:
+        """Return the legitimate clients of the log."""
+        return self._originals
+
+    def original(self, number: int) -> list[Flow]:
+        """Return the rows of a legitimate client of the log as a flow."""
+        rows = self._members[number]
+        taken = {name: self._log[name].take(pa.array(rows)).to_pylist() for name in _IDENTITY}
+        runs = [Software(class_of(agent), agent, mark)
+                for agent, mark in zip(taken["user_agent"], taken["fingerprint"], strict=True)]  # fmt: skip
+        account = None
+        if taken["account"][0] is not None:
+            created = next((moment for moment in taken["account_created"] if moment is not None), self.start)
+            account = Account(taken["account"][0], created)
+        shown = [text or "" for text in taken["credential"]]
+        return [
+            Flow(
+                family=OWN, malicious=False, times=self._seconds[rows], acts=self._kinds[rows], address=taken["ip"],
+                software=runs, account=account, credential=shown if any(shown) else None, repeats=rows,
+            )
+        ]  # fmt: skip
+
     def software(self, rng: np.random.Generator, disguise: Disguise) -> Software:
-        """Draw a user agent and fingerprint of the log: a browser's, or one of what is none and does not say so."""
+        """Draw a user agent and fingerprint of the log: a browser's, a declared crawler's, or one of what is neither."""
         if disguise == "tool" and rng.random() < 0.35:  # scanners bring their own, or another's old name
             disguise = "browser"
-        pool = self._agents["browser" if disguise == "browser" else "tool"]
+        pool = self._agents[disguise if disguise in ("browser", "crawler") else "tool"]
         if not pool:
             pool = self._agents["any"]
         if not pool:
@@ -116,8 +142,12 @@ class WovenScene:
         n = len(flow)
         donors = self._donors(flow, rng)
         columns: dict[str, Any] = {name: self._log[name].take(pa.array(donors)) for name in _BORROWED}
-        columns |= self._identity(flow, rng)
+        columns |= self._identity(flow, donors, rng)
         columns |= self._purpose(flow, columns, rng)
+        if flow.hold is not None:
+            columns["duration"] = _floats(columns["duration"]) + flow.hold
+        if flow.model is not None and not isinstance(flow.model, str):
+            columns["model"] = _or_else(flow.model, columns["model"])
         columns["time"] = self._stamps.fit(np.rint((self.start + flow.times) * MICROSECONDS).astype(np.int64), rng)
         columns["verdict"] = np.full(n, "allow", object) if self._enforces else None
         columns["malicious"], columns["family"] = np.full(n, flow.malicious), np.full(n, flow.family, object)
@@ -125,16 +155,21 @@ class WovenScene:
         kept = {name: columns[name] if name in self._has or name in labels else None for name in EVENT_SCHEMA.names}
         return pa.table({field.name: _column(kept[field.name], field, n) for field in EVENT_SCHEMA})
 
-    def _sort_rows(self, paths: Any) -> dict[Act, I64]:
-        """Return which rows of the log can stand for each act."""
+    def _kinds_of(self, paths: Any) -> npt.NDArray[np.int8]:
+        """Return the act that each row of the log is taken for, int8[n]."""
         unique, inverse = np.unique(paths.astype(str), return_inverse=True)
-        kinds = np.array([_kind(path) for path in unique], np.int8)[inverse]
+        kinds = np.array([act_of(path) for path in unique], np.int8)[inverse]
         for name in ("model", "input_tokens", "output_tokens"):
             kinds[~self._log[name].is_null().to_numpy(zero_copy_only=False)] = Act.CHAT
+        return np.asarray(kinds, np.int8)
+
+    def _sort_rows(self) -> dict[Act, I64]:
+        """Return which rows of the log can stand for each act."""
+        kinds = self._kinds
         missing = self._numbers("status") == 404
         rows = {act: np.flatnonzero(kinds == act) for act in (Act.ASSET, Act.LOGIN, Act.SIGNUP, Act.CHAT)}
         pages = np.flatnonzero((kinds == Act.DOCS) & ~missing)
-        everything = np.arange(len(paths))
+        everything = np.arange(len(kinds))
         rows[Act.DOCS] = pages if len(pages) else everything
         rows[Act.PROBE] = np.flatnonzero(missing)
         return rows
@@ -142,9 +177,10 @@ class WovenScene:
     def _donors(self, flow: Flow, rng: np.random.Generator) -> I64:
         """Choose the row of the log that each request is made after."""
         n = len(flow)
-        donors = np.empty(n, np.int64)
-        for act in np.unique(flow.acts):
-            rows = np.flatnonzero(flow.acts == act)
+        donors = np.empty(n, np.int64) if flow.repeats is None else flow.repeats.copy()
+        drawn = np.ones(n, np.bool_) if flow.repeats is None else self._kinds[flow.repeats] != flow.acts
+        for act in np.unique(flow.acts[drawn]):
+            rows = np.flatnonzero(drawn & (flow.acts == act))
             pool = self._pool(Act(act), flow)
             if flow.focus is not None and act not in (Act.PROBE, Act.ASSET):
                 seed, few = flow.focus
@@ -154,67 +190,121 @@ class WovenScene:
                 pool = self._in_order(pool)
                 first = int(rng.integers(len(pool)))
                 donors[rows] = pool[(first + np.arange(len(rows))) % len(pool)]
+            elif flow.focus is None:
+                own = self._rows_of_one(Act(act), flow, pool, len(rows), rng)
+                donors[rows] = own[(int(rng.integers(len(own))) + np.arange(len(rows))) % len(own)]
             else:
                 donors[rows] = pool[rng.integers(0, len(pool), len(rows))]
         return donors
 
+    def _rows_of_one(self, act: Act, flow: Flow, pool: I64, n: int, rng: np.random.Generator) -> I64:
+        """Return the rows of the pool that one client sent: whoever sends n requests does not change with each of them.
+
+        It is drawn among the clients that have a few rows there, if any has.
+        """
+        key = (act in INFERENCE, act, flow.appetite)
+        if key not in self._parts:
+            order = pool[np.argsort(self._clients[pool], kind="stable")]
+            _, first, several = np.unique(self._clients[order], return_index=True, return_counts=True)
+            self._parts[key] = (order, first, several)
+        order, first, several = self._parts[key]
+        able = np.flatnonzero(several >= min(FEW, n, int(several.max())))
+        one = int(able[int(rng.integers(len(able)))])
+        return order[first[one] : first[one] + several[one]]
+
+    @cached_property
+    def _parts(self) -> dict[tuple[bool, Act, str], tuple[I64, I64, I64]]:
+        return {}
+
     def _pool(self, act: Act, flow: Flow) -> I64:
+        if self.web and act in (*INFERENCE, *PAGES) and flow.focus is None and not flow.systematic:
+            return self._loaded
         if act in INFERENCE:
             if self.web:
                 return self._rows[Act.DOCS]
-            return self._long if flow.appetite == "long" else self._rows[Act.CHAT]
+            if flow.appetite in ("long", "huge"):
+                return self._largest("output_tokens" if flow.appetite == "long" else "input_tokens")
+            return self._rows[Act.CHAT]
         pool = self._rows.get(act, self._rows[Act.DOCS])
         return pool if len(pool) else self._rows[Act.DOCS]
 
     @cached_property
-    def _long(self) -> I64:
-        """The inference rows with the longest quarter of answers, or all where lengths are not known."""
-        rows = self._rows[Act.CHAT]
-        given = self._numbers("output_tokens")[rows]
-        known = rows[~np.isnan(given)]
-        if len(known) < 20:
-            return rows
-        return known[self._numbers("output_tokens")[known] >= np.nanquantile(given, 0.75)]
+    def _loaded(self) -> I64:
+        """What somebody loads who looks at pages: the pages, what belongs to them, and what is missing."""
+        rows = np.flatnonzero((self._kinds == Act.DOCS) | (self._kinds == Act.ASSET))
+        return rows if len(rows) else self._rows[Act.DOCS]
+
+    def _largest(self, name: str) -> I64:
+        """Return the inference rows with the largest quarter of a token count, or all where it is not known."""
+        if name not in self._large:
+            rows = self._rows[Act.CHAT]
+            given = self._numbers(name)[rows]
+            known = ~np.isnan(given)
+            enough = int(known.sum()) >= 20
+            self._large[name] = rows[known & (given >= np.nanquantile(given, 0.75))] if enough else rows
+        return self._large[name]
+
+    @cached_property
+    def _large(self) -> dict[str, I64]:
+        return {}
 
     def _in_order(self, pool: I64) -> I64:
         """Return one row for each path of the pool, sorted by path: the order of somebody who takes everything."""
         _, first = np.unique(self._paths[pool].astype(str), return_index=True)
         return pool[first]
 
-    def _identity(self, flow: Flow, rng: np.random.Generator) -> dict[str, Any]:
+    def _identity(self, flow: Flow, donors: I64, rng: np.random.Generator) -> dict[str, Any]:
         n = len(flow)
         runs = [flow.software] * n if isinstance(flow.software, Software) else list(flow.software)
-        keyed = np.isin(flow.acts, KEYED) & (flow.account is not None)
+        keyed = np.isin(flow.acts, KEYED)
+        if flow.repeats is not None:  # the log says which of its requests carry an account
+            keyed |= self._given("account", donors)
+        shown = (keyed & (flow.account is None)) | (flow.acts == Act.LOGIN)
+        keyed &= flow.account is not None
         account = flow.account or Account("", 0.0)
-        shown = (np.isin(flow.acts, KEYED) & (flow.account is None)) | (flow.acts == Act.LOGIN)
         credentials = flow.credential or [""] * n
+        shown &= np.array([bool(text) for text in credentials], np.bool_)
         return {
             "ip": [flow.address] * n if isinstance(flow.address, str) else list(flow.address),
             "user_agent": [s.user_agent for s in runs],
             "fingerprint": [s.fingerprint for s in runs],
             "account": pa.array(np.full(n, account.id, object), pa.string(), mask=~keyed),
             "account_created": pa.array(np.full(n, account.created), mask=~keyed),
-            "credential": pa.array(np.array(credentials, object), pa.string(), mask=~shown | (flow.credential is None)),
-            "prompt": self._prompts(flow, rng),
-            "referer": self._referers(flow, rng),
+            "credential": pa.array(np.array(credentials, object), pa.string(), mask=~shown),
+            "prompt": self._prompts(flow, donors, rng),
+            "referer": self._referers(flow, donors, rng),
         }
 
-    def _prompts(self, flow: Flow, rng: np.random.Generator) -> Any:
+    def _given(self, name: str, rows: I64) -> npt.NDArray[np.bool_]:
+        return np.asarray(self._log[name].is_valid().to_numpy(zero_copy_only=False)[rows], np.bool_)
+
+    def _prompts(self, flow: Flow, donors: I64, rng: np.random.Generator) -> Any:
         asking = np.isin(flow.acts, INFERENCE)
         if "prompt" not in self._has or not asking.any():
             return None
-        texts = prompts.wordings(rng, "ask", len(flow)) if flow.prompts is None else flow.prompts
+        texts: Any = [None] * len(flow) if flow.prompts is None else flow.prompts
+        if flow.repeats is not None:
+            own = self._log["prompt"].take(pa.array(donors))
+            return pa.array(_or_else(texts, own), pa.string(), mask=~asking)
+        if flow.prompts is None:
+            texts = prompts.wordings(rng, "ask", len(flow))
         return pa.array(np.array(texts, object), pa.string(), mask=~asking)
 
-    def _referers(self, flow: Flow, rng: np.random.Generator) -> Any:
+    def _referers(self, flow: Flow, donors: I64, rng: np.random.Generator) -> Any:
         """Invent where the requests claim to come from: nowhere, one page for all, or any of the log's."""
+        if flow.repeats is not None:
+            return self._log["referer"].take(pa.array(donors))
+        posing = isinstance(flow.software, Software) and flow.software.kind == "browser"
+        if self.web and posing and flow.referers != "fake":
+            return self._log["referer"].take(pa.array(donors))
         if flow.referers == "none" or not len(self._known_referers):
             return None
         known = self._known_referers
         picked = known[rng.integers(0, len(known), len(flow))]
         if flow.referers == "fake" and rng.random() < 0.5:
             picked[:] = picked[0]
-        return pa.array(picked, pa.string(), mask=rng.random(len(flow)) < 0.3)
+        absent = 0.3 if flow.referers == "fake" else self._without_referer
+        return pa.array(picked, pa.string(), mask=rng.random(len(flow)) < absent)
 
     def _purpose(self, flow: Flow, columns: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
         """Return path, method, status and response size where what the request is for decides them."""
@@ -224,7 +314,7 @@ class WovenScene:
         status = _floats(columns["status"])
         size = _floats(columns["response_bytes"])
         strange = np.zeros(n, np.bool_)
-        for act, invented in ((Act.LOGIN, _LOGIN_PROBES), (Act.SIGNUP, _SIGNUP_PROBES), (Act.PROBE, _PROBES)):
+        for act, invented in ((Act.LOGIN, LOGIN_PROBES), (Act.SIGNUP, SIGNUP_PROBES), (Act.PROBE, PROBES)):
             rows = np.flatnonzero(flow.acts == act)
             if not len(rows) or (act != Act.PROBE and len(self._rows[act])):
                 continue
@@ -276,6 +366,34 @@ class WovenScene:
         return int(np.clip(pc.max(lengths).as_py() or 20, 12, 64)) if len(lengths) else 20
 
     @cached_property
+    def _models(self) -> list[str]:
+        return sorted(pc.unique(self._log["model"].drop_null()).to_pylist()) or ["model"]
+
+    @cached_property
+    def _originals(self) -> Originals:
+        tokens = np.nan_to_num(self._numbers("input_tokens"))
+        refused = np.isin(self._numbers("status"), (401, 403)) & np.isin(self._kinds, INFERENCE)
+        counts = [np.bincount(self._kinds[rows[~refused[rows]]], minlength=len(Act)) for rows in self._members]
+        return Originals(
+            np.array(counts, np.int64).reshape(-1, len(Act)),
+            np.array([float(tokens[rows].sum()) for rows in self._members]),
+            np.array([float(self._seconds[rows].min()) for rows in self._members]),
+        )
+
+    @cached_property
+    def _without_referer(self) -> float:
+        """How often the log's browsers send no referer."""
+        browsers = self._browsing
+        given = self._given("referer", browsers) if len(browsers) else self._given("referer", np.arange(len(self._log)))
+        return float(1.0 - given.mean())
+
+    @cached_property
+    def _browsing(self) -> I64:
+        agents = self._log["user_agent"].to_pylist()
+        known = {agent for agent in set(agents) if class_of(agent) == "browser"}
+        return np.flatnonzero(np.array([agent in known for agent in agents], np.bool_))
+
+    @cached_property
     def _known_referers(self) -> Any:
         return self._log["referer"].drop_null().to_numpy(zero_copy_only=False)
 
@@ -285,51 +403,51 @@ class WovenScene:
         seen = self._log.select(["ip", "user_agent", "fingerprint"]).group_by(["ip", "user_agent", "fingerprint"])
         found = seen.aggregate([]).sort_by([("user_agent", "ascending"), ("ip", "ascending")])
         pairs = list(zip(found["user_agent"].to_pylist(), found["fingerprint"].to_pylist(), strict=True))
-        plain = [p for p in pairs if p[0] is None or not _DECLARED.search(p[0])]
-        browsers = [p for p in plain if p[0] is not None and _BROWSER.search(p[0])]
-        tools = [p for p in plain if p[0] is None or not _BROWSER.search(p[0])]
+        plain = [p for p in pairs if p[0] is None or not DECLARED.search(p[0])]
+        browsers = [p for p in plain if p[0] is not None and BROWSER.search(p[0])]
+        tools = [p for p in plain if p[0] is None or not BROWSER.search(p[0])]
+        declared = [p for p in pairs if p[0] is not None and DECLARED.search(p[0])]
         if "user_agent" in self._has and len({p[0] for p in tools}) < 3:
             known = [(s.user_agent, s.fingerprint) for s in software.TOOLS]
             tools = [*tools, *(known if "fingerprint" in self._has else [(agent, None) for agent, _ in known])]
-        return {"browser": browsers, "tool": tools, "any": pairs}
+        return {"browser": browsers, "tool": tools, "crawler": declared, "any": pairs}
 
 
 _BORROWED = ("path", "method", "status", "duration", "request_bytes", "response_bytes", "model", "max_tokens",
              "input_tokens", "output_tokens")  # fmt: skip
+_IDENTITY = ("ip", "user_agent", "fingerprint", "account", "account_created", "credential")
+OWN = "log"
+"""The `family` that rows of the user's own log get where they have none."""
 
 
-_MINUTE: Final = 60 * MICROSECONDS
-SHUFFLED = 0.3
-"""Share of lines stamped before the line above them from which a log that lost its minutes lost its seconds, too."""
+def _sampled(events: pa.Table, rng: np.random.Generator) -> tuple[I64, I64]:
+    """Return the rows of a log that are looked at, and for each the number of its client (-1: not to be replayed)."""
+    client = pc.coalesce(events["account"], events["ip"]).combine_chunks().dictionary_encode()
+    codes = client.indices.to_numpy().astype(np.int64)
+    codes[pc.fill_null(events["malicious"], False).to_numpy()] = -1
+    rows = np.arange(len(codes))
+    if len(rows) <= DONORS:
+        return rows, codes
+    alone = rng.choice(rows, DONORS // 2, replace=False)
+    order = rng.permutation(len(client.dictionary))
+    sizes = np.bincount(codes[codes >= 0], minlength=len(order))[order]
+    whole = order[np.cumsum(sizes) <= DONORS // 2]
+    together = np.isin(codes, whole)
+    rows = np.unique(np.concatenate((alone, np.flatnonzero(together))))
+    return rows, np.where(together[rows], codes[rows], -1)
 
 
-class Stamps:
-    """How a log stamps time: to the second or finer, at which minutes of the hour, and whether seconds mean anything.
+def _members(clients: I64) -> list[I64]:
+    """Return the rows of each client that may be replayed."""
+    order = np.argsort(clients, kind="stable")
+    order = order[clients[order] >= 0]
+    _, first = np.unique(clients[order], return_index=True)
+    return np.split(order, first[1:]) if len(order) else []
 
-    time int64[n], µs, in the order of the log's lines.
-    """
 
-    def __init__(self, time: I64):
-        self._step = next((step for step in (MICROSECONDS, 1000, 1) if not np.any(time % step)), 1)
-        minutes = np.unique(time // _MINUTE % 60)
-        odd = len(time) >= 200 and len(minutes) <= 30 and int(np.ptp(time)) > 3 * 3600 * MICROSECONDS
-        # Some published logs lost their minutes (every line at the fifth): attackers between them would stand out.
-        self._minutes = minutes if odd else None
-        # And their seconds: half of the lines stand before the one above them, where a server writes nearly in order.
-        # Attackers with true seconds would be told by their pace, which nobody else in such a log has.
-        self._shuffled = odd and float(np.mean(np.diff(time) < 0)) > SHUFFLED
-        self._low, self._high = int(time.min()), int(time.max())
-
-    def fit(self, time: I64, rng: np.random.Generator) -> I64:
-        """Return times as this log would have stamped them."""
-        if self._shuffled:
-            time = time - time % _MINUTE + rng.integers(0, _MINUTE, len(time))
-        fitted = time // self._step * self._step
-        if self._minutes is not None:
-            minute = fitted // _MINUTE % 60
-            nearest = np.abs(self._minutes[None, :] - minute[:, None]).argmin(axis=1)
-            fitted = fitted + (self._minutes[nearest] - minute) * _MINUTE
-        return np.clip(fitted, self._low, self._high)
+def _or_else(values: Any, others: Any) -> Any:
+    """Return the values, and where there is none, that of `others` (an Arrow array)."""
+    return [other if value is None else value for value, other in zip(values, others.to_pylist(), strict=True)]
 
 
 def _clock(seconds: F64, span: float) -> Clock:
@@ -337,16 +455,6 @@ def _clock(seconds: F64, span: float) -> Clock:
     edges = np.linspace(0.0, span, int(np.clip(span / 3600, 1, 5000)) + 1)
     counts, _ = np.histogram(seconds, edges)
     return Clock(edges, counts + 0.02 * counts.mean() + 1e-9)
-
-
-def _kind(path: str) -> Act:
-    if _INFERENCE.search(path):
-        return Act.CHAT
-    if _ASSET.search(path):
-        return Act.ASSET
-    if _SIGNUP.search(path):
-        return Act.SIGNUP
-    return Act.LOGIN if _LOGIN.search(path) else Act.DOCS
 
 
 def _floats(values: Any) -> F64:

@@ -112,7 +112,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
              "--seed", "0", "--quiet")  # fmt: skip
     botsieve("train", str(train), "--bundle", str(folder / "bundle"), "--quiet")
     botsieve("simulate", "--out", str(folder / "traffic.jsonl"), "--duration", "1800", "--clients", "80",
-             "--attacks", "all", "--seed", "5", "--quiet")  # fmt: skip
+             "--attacks", "all:plain", "--seed", "5", "--quiet")  # fmt: skip
     (folder / "ready").touch()
     return folder
 

@@ -14,6 +14,8 @@ from classifier.events import EVENT_SCHEMA, Event, empty_table, table_of
 from classifier.traffic import families, inject, simulate
 
 PAGES = ("/", "/blog/a", "/blog/b?page=2", "/articles/x/", "/style.css", "/img/logo.png", "/nowhere")
+IN_WEB = {name for name, family in families().items() if family.in_web and "duration" not in family.seen_by}
+"""Families that can be seen in a combined log without durations."""
 AGENTS = (
     "Mozilla/5.0 (X11; Linux x86_64; rv:25.0) Gecko/20100101 Firefox/25.0",
     "Mozilla/5.0 (Windows NT 6.1) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/32.0.1700.107 Safari/537.36",
@@ -76,7 +78,7 @@ def test_the_result_is_sorted_labelled_and_the_same_each_time(log: pa.Table, wov
     assert pl.DataFrame(again).equals(woven)
     assert woven["time"].is_sorted()
     assert woven["malicious"].null_count() == 0
-    assert set(woven.filter("malicious")["family"]) == set(families())
+    assert set(woven.filter("malicious")["family"]) == IN_WEB
     assert not pl.DataFrame(inject(log, seed=5)).equals(woven)
 
 
@@ -109,9 +111,49 @@ def test_both_halves_have_attackers_of_every_family(log: pa.Table, woven: pl.Dat
     middle = (time.min() + time.max()) // 2
     hostile = woven.filter("malicious")
     for half in (hostile.filter(pl.col("time") < middle), hostile.filter(pl.col("time") >= middle)):
-        assert set(half["family"]) == set(families())
+        assert set(half["family"]) == IN_WEB
     assert hostile["time"].min() >= time.min()
     assert hostile["time"].max() <= time.max()
+
+
+def test_a_mimic_repeats_the_rows_of_one_client() -> None:
+    woven = pl.DataFrame(inject(web_log(clients=120, each=20), seed=4, attacks="request_flood:mimic"))
+    columns = ["method", "path", "status", "response_bytes", "user_agent", "referer"]
+    known = {
+        tuple(rows.sort("time", *columns).select(columns).rows())
+        for _, rows in woven.filter(~pl.col("malicious")).group_by("ip")
+    }
+    hostile = woven.filter("malicious")
+    assert hostile["ip"].n_unique() > 4
+    repeated = 0
+    for _, rows in hostile.group_by("ip"):
+        repeated += tuple(rows.sort("time", *columns).select(columns).rows()) in known
+    assert repeated >= 0.8 * hostile["ip"].n_unique()  # less what lies before the log begins or after it ends
+
+
+def test_a_mimic_in_an_inference_log_keeps_all_but_its_prompts() -> None:
+    own = pl.DataFrame(simulate(duration_s=3600, clients=80, attacks="none", seed=8))
+    woven = pl.DataFrame(inject(own.to_arrow().cast(EVENT_SCHEMA), seed=8, attacks="jailbreak:mimic"))
+    hostile = woven.filter("malicious", pl.col("account").is_not_null())
+    for name in (
+        "path",
+        "input_tokens",
+        "output_tokens",
+        "duration",
+        "request_bytes",
+        "user_agent",
+        "max_tokens",
+        "model",
+    ):
+        assert hostile[name].drop_nulls().is_in(own[name].implode()).all(), name
+    assert 0.1 < hostile["prompt"].drop_nulls().is_in(own["prompt"].implode()).mean() < 0.9
+    assert not set(hostile["account"]) & set(own["account"].drop_nulls())
+
+
+def test_a_long_log_is_sampled_by_request_and_by_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("classifier.traffic.woven.DONORS", 400)
+    hostile = pl.DataFrame(inject(web_log(), seed=4)).filter("malicious")
+    assert set(hostile["family"]) == IN_WEB
 
 
 def test_stamps_are_as_coarse_as_the_logs(woven: pl.DataFrame) -> None:
@@ -130,8 +172,9 @@ def test_an_inference_log_gets_accounts_tokens_and_prompts() -> None:
     hostile = pl.DataFrame(inject(own, seed=8)).filter("malicious")
     distilling = hostile.filter(pl.col("family") == "distillation")
     assert distilling["account"].n_unique() > 2
-    assert distilling["prompt"].null_count() == 0
-    served = distilling.filter(pl.col("output_tokens").is_not_null())
+    assert distilling.filter(pl.col("model").is_not_null())["prompt"].null_count() == 0
+    plain = pl.DataFrame(inject(own, seed=8, attacks="distillation:plain")).filter("malicious")
+    served = plain.filter(pl.col("output_tokens").is_not_null())
     assert served["output_tokens"].median() > pl.DataFrame(own)["output_tokens"].drop_nulls().median()
     tried = hostile.filter(pl.col("family") == "credential_stuffing")
     assert tried["credential"].n_unique() > 20
@@ -157,6 +200,8 @@ def test_nothing_is_woven_into_nothing() -> None:
     ("arguments", "names"),
     [
         ({"attacks": "teapot"}, "request_flood"),
+        ({"attacks": "jailbreak"}, "inference calls"),
+        ({"attacks": "all:plain,slow_requests:mimic"}, "slow_requests"),
         ({"share": 0.0}, "share"),
         ({"share": 2.0}, "share"),
         ({"seed": -2}, "seed"),

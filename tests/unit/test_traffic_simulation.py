@@ -9,8 +9,9 @@ import pytest
 
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA
-from classifier.traffic import GRADES, families, simulate
-from classifier.traffic.legitimate import FAMILIES, KINDS, census
+from classifier.traffic import GRADES, families, simulate, simulated
+from classifier.traffic.family import NEEDS
+from classifier.traffic.legitimate import AWKWARD, FAMILIES, KINDS, SURGE, census
 
 SMALL = {"duration_s": 1800.0, "clients": 120, "seed": 5}
 
@@ -22,8 +23,9 @@ def small() -> pa.Table:
 
 @pytest.fixture(scope="module")
 def hour() -> pl.DataFrame:
-    table = pl.DataFrame(simulate(duration_s=2 * 3600, clients=400, seed=3))
-    return table.with_columns(client=pl.coalesce("account", "ip"))
+    known = simulated(duration_s=2 * 3600, clients=400, seed=3)
+    grade = pl.Series(known.grade.to_pylist(), dtype=pl.String)
+    return pl.DataFrame(known.events).with_columns(client=pl.coalesce("account", "ip"), grade=grade)
 
 
 def test_events_have_the_schema_and_are_sorted_and_labelled(small: pa.Table) -> None:
@@ -64,7 +66,22 @@ def test_volume_and_shares_are_as_documented(hour: pl.DataFrame) -> None:
     assert 40_000 < hour.height < 300_000
     assert 0.1 < hour["malicious"].mean() < 0.4
     clients = hour.group_by("client").agg(pl.col("malicious").first())
-    assert 0.05 < clients["malicious"].mean() < 0.25
+    assert 0.2 < clients["malicious"].mean() < 0.5
+
+
+def test_awkward_legitimate_kinds_are_there_and_look_it(hour: pl.DataFrame) -> None:
+    honest = hour.filter(~pl.col("malicious"))
+    assert set(AWKWARD) <= set(honest["family"])
+    storm = honest.filter(pl.col("family") == "retry_storm")
+    assert storm["status"].is_in([429, 503]).mean() > 0.2
+    campus = honest.filter(pl.col("family") == "university", pl.col("account").is_not_null())
+    assert campus["ip"].n_unique() == 1
+    assert campus["account"].n_unique() > 5
+    library = honest.filter(pl.col("family") == "popular_library")
+    assert library["fingerprint"].n_unique() == 1
+    assert not set(library["fingerprint"]) & set(honest.filter(pl.col("family") != "popular_library")["fingerprint"])
+    batch = honest.filter(pl.col("family") == "nightly_batch").group_by("client").agg(pl.col("time").min())
+    assert (batch["time"] // 1_000_000 % 3600).max() < 60
 
 
 def test_both_halves_have_attackers_of_every_family(hour: pl.DataFrame) -> None:
@@ -107,7 +124,9 @@ def test_fields_fit_together(hour: pl.DataFrame) -> None:
 
 def test_stuffing_tries_many_credentials_and_expired_keys_only_one(hour: pl.DataFrame) -> None:
     tried = (
-        hour.filter(pl.col("credential").is_not_null()).group_by("family", "ip").agg(pl.col("credential").n_unique())
+        hour.filter(pl.col("credential").is_not_null(), pl.col("grade").fill_null("plain") == "plain")
+        .group_by("family", "ip")
+        .agg(pl.col("credential").n_unique())
     )
     assert tried.filter(pl.col("family") == "credential_stuffing")["credential"].median() > 10
     assert tried.filter(pl.col("family") == "expired_key")["credential"].max() == 1
@@ -130,6 +149,8 @@ def test_progress_ends_at_the_total() -> None:
         ({"duration_s": float("nan")}, "60 s"),
         ({"clients": 0}, "clients"),
         ({"seed": -1}, "seed"),
+        ({"surge": -1.0}, "surge"),
+        ({"attackers": 0.0}, "attackers"),
     ],
 )
 def test_bad_arguments_name_what_is_known(arguments: dict[str, object], names: str) -> None:
@@ -138,14 +159,19 @@ def test_bad_arguments_name_what_is_known(arguments: dict[str, object], names: s
 
 
 @pytest.mark.parametrize("name", sorted(families()))
-@pytest.mark.parametrize("grade", GRADES)
-def test_every_family_acts_in_every_grade(name: str, grade: str) -> None:
+def test_every_family_says_what_it_is(name: str) -> None:
     family = families()[name]
-    assert family(grade).grade == grade
+    assert [family(grade).grade for grade in GRADES] == list(GRADES)
     assert len(family.source) > 20
+    assert len(family.hides) > 20
+    assert family.needs in NEEDS
+    assert family.parameters
     assert family.__doc__
-    events = simulate(duration_s=900, clients=40, attacks=f"{name}:{grade}", seed=2)
-    assert name in events["family"].to_pylist()
+
+
+def test_every_family_acts_in_every_grade(hour: pl.DataFrame) -> None:
+    acted = hour.filter("malicious").select("family", "grade").unique()
+    assert acted.height == len(families()) * len(GRADES)
 
 
 def test_shares_of_the_families_sum_to_one() -> None:
@@ -154,58 +180,69 @@ def test_shares_of_the_families_sum_to_one() -> None:
 
 
 def test_an_unknown_grade_is_refused() -> None:
-    with pytest.raises(InputError, match="plain, evasive"):
+    with pytest.raises(InputError, match="plain, evasive, mimic"):
         families()["slow_botnet"]("perfect")
 
 
 def test_census_gives_every_client_a_kind() -> None:
     assert sum(kind.share for kind in KINDS.values()) == pytest.approx(1.0)
     for clients in (1, 7, 400):
-        assert len(census(clients)) == clients
+        assert sum(census(clients).values()) == clients
+    assert all(census(400).values())
     assert set(census(400)) == set(KINDS)
 
 
-def _auc(positive: np.ndarray, value: np.ndarray) -> float:
-    """Area under the ROC curve of a value with ties, whichever direction is the better."""
-    _, inverse, counts = np.unique(value, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    n = int(positive.sum())
-    area = (rank[positive].sum() - n * (n + 1) / 2) / (n * (len(positive) - n))
-    return max(area, 1 - area)
+def test_a_surge_brings_new_people_and_changes_nobody_else() -> None:
+    usual = pl.DataFrame(simulate(duration_s=2 * 3600, clients=60, attacks="none", seed=4))
+    surged = pl.DataFrame(simulate(duration_s=2 * 3600, clients=60, attacks="none", seed=4, surge=10.0))
+    came = surged.filter(pl.col("family") == SURGE)
+    assert surged.filter(pl.col("family") != SURGE).equals(usual)
+    assert came["account"].drop_nulls().n_unique() == 24  # ten times 60 * 0.08 newcomers in two hours
+    assert not came["malicious"].any()
+    signed_up = came.filter(pl.col("path") == "/v1/register", pl.col("status") == 201)
+    assert (signed_up["time"].max() - signed_up["time"].min()) / 1e6 < 1.3 * 3600
 
 
-def _category_as_number(frame: pl.DataFrame, name: str) -> np.ndarray:
-    """Encode each value by how often other clients' requests with it are malicious (four folds by client)."""
-    fold = frame["client"].hash(1) % 4
-    keys = frame.select(
-        key=pl.col(name).cast(pl.String).fill_null("-"), malicious="malicious", fold=fold
-    ).with_row_index()
-    encoded = np.full(frame.height, float(frame["malicious"].mean()))
-    for held_out in range(4):
-        known = keys.filter(pl.col("fold") != held_out).group_by("key").agg(share=pl.col("malicious").mean())
-        joined = keys.filter(pl.col("fold") == held_out).join(known, on="key")
-        encoded[joined["index"].to_numpy()] = joined["share"].to_numpy()
-    return encoded
+def test_a_surge_does_not_change_how_much_attackers_send() -> None:
+    names = ["jailbreak:plain", "request_flood:plain"]
+    usual, surged = (
+        pl.DataFrame(simulate(duration_s=900, clients=40, attacks=names, seed=4, surge=surge)) for surge in (0.0, 20.0)
+    )
+    assert surged.filter("malicious").height == pytest.approx(usual.filter("malicious").height, rel=0.1)
 
 
-def test_no_single_column_gives_evasive_attackers_away() -> None:
-    table = simulate(duration_s=2 * 3600, clients=400, attacks="all:evasive", seed=11)
-    frame = pl.DataFrame(table).with_columns(client=pl.coalesce("account", "ip"))
-    positive = frame["malicious"].to_numpy()
-    areas: dict[str, float] = {}
-    for name in (
-        "duration",
-        "account_created",
-        "request_bytes",
-        "response_bytes",
-        "input_tokens",
-        "output_tokens",
-        "max_tokens",
-    ):
-        value = frame[name].cast(pl.Float64).to_numpy()
-        areas[name] = max(_auc(positive, np.where(np.isnan(value), missing, value)) for missing in (-1e18, 1e18))
-    for name in ("method", "path", "status", "user_agent", "referer", "fingerprint", "model"):
-        areas[name] = _auc(positive, _category_as_number(frame, name))
-    for name in ("account", "credential", "prompt"):
-        areas[f"{name} missing"] = _auc(positive, frame[name].is_null().to_numpy().astype(float))
-    assert max(areas.values()) <= 0.95, areas
+def test_grades_and_campaigns_are_told_for_each_request() -> None:
+    known = simulated(**SMALL)
+    frame = pl.DataFrame(known.events).with_columns(
+        grade=pl.Series(known.grade.to_pylist()), campaign=pl.Series(known.campaign.to_pylist())
+    )
+    assert known.events.equals(simulate(**SMALL))
+    assert frame.filter(~pl.col("malicious"))["grade"].null_count() == frame.filter(~pl.col("malicious")).height
+    hostile = frame.filter("malicious")
+    assert set(hostile["grade"]) == set(GRADES)
+    assert hostile.group_by("campaign").agg(pl.col("family", "grade").n_unique())["family"].max() == 1
+    assert hostile.select((pl.col("campaign").str.starts_with(pl.col("family") + ":" + pl.col("grade"))).all()).item()
+
+
+def test_a_mimic_repeats_a_legitimate_client_but_for_what_it_needs() -> None:
+    """Sizes, software, acts and times between requests are somebody's; the prompts are the campaign's."""
+    frame = pl.DataFrame(simulate(duration_s=3600, clients=60, attacks="jailbreak:mimic", seed=9))
+    honest, hostile = frame.filter(~pl.col("malicious")), frame.filter("malicious", pl.col("account").is_not_null())
+    for name in ("user_agent", "fingerprint", "path", "model"):
+        assert hostile[name].drop_nulls().is_in(honest[name].implode()).all(), name
+    ages = honest["account_created"].drop_nulls()
+    created = hostile["account_created"].unique()
+    assert all((ages - value).abs().min() <= 301 for value in created)
+    networks = honest["ip"].str.split(":").list.first().str.split(".").list.head(3).list.join(".")
+    near = hostile["ip"].str.split(":").list.first().str.split(".").list.head(3).list.join(".")
+    assert near.is_in(networks.implode()).all()
+    assert not set(hostile["ip"]) & set(honest["ip"])
+    assert 0.1 < hostile["prompt"].drop_nulls().is_in(honest["prompt"].implode()).mean() < 0.9
+
+
+def test_mimics_send_about_as_much_as_the_others(hour: pl.DataFrame) -> None:
+    sent = hour.filter("malicious").group_by("family", "grade").len().pivot("grade", index="family", values="len")
+    ratio = sent["mimic"] / sent["evasive"]
+    assert ratio.min() > 0.03
+    assert ratio.max() < 12
+    assert 0.3 < sent["mimic"].sum() / sent["evasive"].sum() < 3

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
-from classifier.traffic import pacing, prompts
+from classifier.traffic import hiding, prompts
 from classifier.traffic.campaigns import shares
-from classifier.traffic.family import AttackFamily, Effort
+from classifier.traffic.family import AttackFamily, Effort, Parameters
 from classifier.traffic.flow import Act, Flow, Scene, mixed_acts, usual_cap
-
-DAY = 86_400.0
 
 
 class RequestFlood(AttackFamily):
@@ -19,35 +18,47 @@ class RequestFlood(AttackFamily):
 
     name = "request_flood"
     source = "HTTP floods on DeepSeek reported by XLab, January 2025 (read as quoted)"
-    share_of_clients = 0.10
-    share_of_requests = 0.36
+    hides = "bursts at the rates of heavy legitimate clients, own accounts, ordinary prompts and sizes"
+    needs = "volume"
+    parameters: ClassVar[Parameters] = {
+        "rate": (0.7, 15.0),
+        "rate_evasive": (0.25, 1.6),
+        "variation_evasive": (0.9, 3.0),
+        "targets": (1, 4),
+    }
+    share_of_clients = 0.06
+    share_of_requests = 0.20
     lasts = (0.05, 0.35)
+    in_web = True
 
     def flows(self, scene: Scene, effort: Effort, rng: np.random.Generator) -> Iterator[Flow]:
         """Each host sends as fast as its rate, in one go when plain, in bursts when evasive."""
         shared_tool = scene.software(rng, "tool")
         target = rng.choice((Act.CHAT, Act.COMPLETION, Act.CHAT, Act.HOME))
         template = prompts.fixed_template(rng, "probe" if rng.random() < 0.6 else "job")
-        focus = (int(rng.integers(2**31)), int(rng.integers(1, 4)))
+        focus = (int(rng.integers(2**31)), int(self.draw(rng, "targets")))
         for n in shares(rng, effort.clients, effort.requests):
-            mix = {Act(target): 0.85, Act.MODELS: 0.06, Act.DOCS: 0.05, Act.PROBE: 0.2 if scene.web else 0.01}
+            mix = {
+                Act(target): 0.85,
+                Act.MODELS: 0.06,
+                Act.DOCS: 0.05,
+                Act.PROBE: 0.2 if scene.web and not self.evasive else 0.0,
+            }
             owned = rng.random() < (0.95 if self.evasive else 0.6)
             if self.evasive:
-                times = self._bursts(effort, n, rng)
+                rate, variation = self.draw(rng, "rate_evasive"), self.draw(rng, "variation_evasive")
                 mix[Act.CHAT] = 0.8
             else:
-                length = min(n / float(rng.lognormal(1.2, 0.8)), effort.span)
-                begin = effort.start + float(rng.uniform(0, 0.3)) * max(effort.span - length, 0.0)
-                times = pacing.renewal(rng, n, begin, length, float(rng.uniform(0.1, 0.7)))
-            posing = rng.random() < (0.7 if scene.web else 0.1)
+                rate, variation = self.draw(rng, "rate"), float(rng.uniform(0.1, 0.7))
+            posing = 0.7 if scene.web else 0.1
             yield Flow(
                 family=self.name,
                 malicious=True,
-                times=times,
+                times=hiding.in_one_go(effort, n, rate, variation, rng),
                 acts=mixed_acts(rng, n, mix),
                 address=scene.addresses(rng, 1, "datacenter" if rng.random() < 0.6 else "home")[0],
-                software=scene.software(rng, "browser" if posing else "sdk") if self.evasive else shared_tool,
-                account=scene.account(rng, -float(rng.lognormal(3.0, 1.5)) * DAY) if owned else None,
+                software=hiding.borrowed_software(scene, rng, posing) if self.evasive else shared_tool,
+                account=hiding.bought_account(scene, rng, 20.0) if owned else None,
                 credential=None if owned else [rng.bytes(8).hex()] * n,
                 success=0.0,
                 appetite="ordinary" if self.evasive else "tiny",
@@ -56,12 +67,5 @@ class RequestFlood(AttackFamily):
                 limit=float(rng.choice((300, 600, 6_000))),
                 retries=1 if self.evasive else 0,
                 referers="fake" if self.evasive and rng.random() < 0.3 else "none",
-                focus=focus,
+                focus=None if self.evasive else focus,
             )
-
-    def _bursts(self, effort: Effort, n: int, rng: np.random.Generator) -> pacing.F64:
-        """Spread n requests over bursts with pauses, at rates that heavy legitimate clients have too."""
-        rate = float(rng.lognormal(-0.4, 0.7))
-        length = min(n / rate, effort.span)
-        begin = effort.start + float(rng.uniform(0, 1)) * max(effort.span - length, 0.0)
-        return pacing.renewal(rng, n, begin, length, float(rng.uniform(0.9, 3.0)))
