@@ -6,7 +6,7 @@ A linear model over hashed n-grams, in one pass over UTF-8 bytes. What is read o
    time, and only what stands in the middle of a very long one is not seen.
 2. A-Z become a-z, digits 0, control characters and runs of spaces one space. Other bytes stay as they are.
 3. Every five bytes in a row, and every word (letters, digits, apostrophes and all bytes from 128), make one of `BUCKETS`
-   numbers each. Per block of `BLOCK` bytes a number counts once, so saying a thing often adds nothing.
+   numbers each. Per block of `BLOCK` letters (what is left of step 2) a number counts once: repeating adds nothing.
 4. Two neighbouring blocks are a window: bias + step * (sum of its numbers' weights) / sqrt(how many they are).
 5. The score is the greatest of all windows, within ±`LIMIT`: harmless text before or after an attack cannot dilute it.
 
@@ -61,6 +61,7 @@ _BYTE = np.uint64(0xFF)
 _OF_WORD = np.uint64(0x100)
 _EIGHT, _SIX, _SIXTY_THREE, _ONE, _NONE = (np.uint64(n) for n in (8, 6, 63, 1, 0))
 _SHIFT = np.uint64(64 - BITS)
+_BLOCK = np.uint64(BLOCK)
 # Odd multipliers: 2^64 over the golden ratio for n-grams (Fibonacci hashing), FNV-1a's prime for words.
 _GRAM_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _WORD_PRIME = np.uint64(0x100000001B3)
@@ -106,8 +107,6 @@ def _note(bucket, weights, seen, out, count, total):  # type: ignore[no-untyped-
 def _letter(known, recent, word, weights, seen, out, count, total):  # type: ignore[no-untyped-def]
     """Note the n-gram that a letter ends, and the word that it ends; return (recent, word, count, total)."""
     letter = known & _BYTE
-    if letter == _SPACE and (recent & _BYTE) == _SPACE:
-        return recent, word, count, total
     recent = (recent << _EIGHT) | letter
     number = ((recent & _FIVE_BYTES) * _GRAM_FACTOR) >> _SHIFT
     count, total = _note(number, weights, seen, out, count, total)
@@ -120,19 +119,27 @@ def _letter(known, recent, word, weights, seen, out, count, total):  # type: ign
 
 
 @_inlined
-def _block(data, start, stop, last, recent, word, weights, seen, out):  # type: ignore[no-untyped-def]
-    """Write the different numbers of bytes [start, stop) into `out`; return (how many, sum of weights, recent, word).
+def _block(data, start, stop, recent, word, weights, seen, out):  # type: ignore[no-untyped-def]
+    """Write the different numbers of the next `BLOCK` letters of bytes [start, stop) into `out`.
 
-    `recent` holds the bytes before, the newest lowest, and `word` the hash of a word that has begun (0: none). After the `last`
-    block follows a space, which ends the last word.
+    Return (end, how many, sum of weights, recent, word); the block ends at byte `end`, which is `stop` for the last.
+    `recent` holds the letters before, the newest lowest, and `word` the hash of a word that has begun (0: none). Spaces
+    after a space are no letters. After the last block follows a space, which ends the last word.
     """
     seen[:] = _NONE
-    count, total = _NONE, np.int64(0)
-    for i in range(np.uint64(start), np.uint64(stop)):
-        recent, word, count, total = _letter(_LETTERS[data[i]], recent, word, weights, seen, out, count, total)
-    if last:
+    count, total, letters = _NONE, np.int64(0), _NONE
+    i, end = np.uint64(start), np.uint64(stop)
+    while i < end:
+        known = _LETTERS[data[i]]
+        if known != _SPACE or (recent & _BYTE) != _SPACE:
+            if letters == _BLOCK:
+                break
+            letters += _ONE
+            recent, word, count, total = _letter(known, recent, word, weights, seen, out, count, total)
+        i += _ONE
+    if i == end and (recent & _BYTE) != _SPACE:
         recent, word, count, total = _letter(_SPACE, recent, word, weights, seen, out, count, total)
-    return np.int64(count), total, recent, word
+    return np.int64(i), np.int64(count), total, recent, word
 
 
 @_inlined
@@ -151,9 +158,8 @@ def _score_part(data, start, stop, weights, step, bias, seen, out):  # type: ign
     recent, word = _SPACES, _NONE
     i = start
     while True:
-        end = min(i + BLOCK, stop)
-        last = end == stop
-        count, total, recent, word = _block(data, i, end, last, recent, word, weights, seen, out)
+        i, count, total, recent, word = _block(data, i, stop, recent, word, weights, seen, out)
+        last = i == stop
         if full or last:
             both = count_before + count
             score = bias
@@ -163,7 +169,6 @@ def _score_part(data, start, stop, weights, step, bias, seen, out):  # type: ign
         if last:
             return best
         full, total_before, count_before = True, total, count
-        i = end
 
 
 @_compiled
@@ -200,14 +205,12 @@ def _number_part(data, start, stop, prompt, weights, seen, numbers, ends, prompt
     recent, word = _SPACES, _NONE
     i, block = start, first
     while True:
-        end = min(i + BLOCK, stop)
         begin = ends[block - 1] if block else np.int64(0)
-        count, _, recent, word = _block(data, i, end, end == stop, recent, word, weights, seen, numbers[begin:])
+        i, count, _, recent, word = _block(data, i, stop, recent, word, weights, seen, numbers[begin:])
         ends[block], prompts[block], parts[block] = begin + count, prompt, first
         block += 1
-        if end == stop:
+        if i == stop:
             return block
-        i = end
 
 
 @_compiled

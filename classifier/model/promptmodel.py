@@ -98,9 +98,7 @@ def quantised(weights: npt.NDArray[np.float64], bias: float) -> PromptScorer:
     return PromptScorer(np.rint(weights / step).astype(np.int16), step, bias)
 
 
-def calibrated(
-    scorer: PromptScorer, scores: npt.NDArray[np.float64], malicious: npt.NDArray[np.bool_]
-) -> PromptScorer:
+def calibrated(scorer: PromptScorer, scores: npt.NDArray[np.float64], malicious: npt.NDArray[np.bool_]) -> PromptScorer:
     """Return the scorer whose score is the log odds that `scores` (of prompts it did not see) have, classes being even."""
     from sklearn.linear_model import LogisticRegression
 
@@ -144,7 +142,9 @@ def main() -> None:
     content = train(prompts).to_bytes()
     options.out.write_bytes(content)
     malicious = sum(prompt.malicious for prompt in prompts)
-    print(f"{options.out}: {len(content):,} bytes, from {malicious:,} malicious and {len(prompts) - malicious:,} benign prompts")
+    print(
+        f"{options.out}: {len(content):,} bytes, from {malicious:,} malicious and {len(prompts) - malicious:,} benign prompts"
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 from classifier.features.promptscore import PromptScorer, shipped
 from classifier.model.prompt_corpus import SHIPPABLE, Prompt, own_prompts, read_prompts, reported, thinned
 from classifier.model.promptmodel import MOST_PER_SOURCE, SEED, Windows, fitted, windows_of
-from classifier.traffic.prompt_samples import EVERY, MALICIOUS, SEEN, UNSEEN, families, padded, samples
+from classifier.traffic.prompt_samples import EVERY, MALICIOUS, UNSEEN, families, padded, samples
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "prompts"
 SHARE = 0.01
@@ -185,7 +185,9 @@ def diluted(scorer: PromptScorer, benign: Scores, lengths: Sequence[int]) -> dic
     drawn = [sample.text for sample in samples(rng, "system_prompt_extraction", UNSEEN, 300)]
     limit = threshold(benign)
     return {
-        length: float((scorer.of_column(pa.array([padded(rng, t, length // 2, length // 2) for t in drawn])) > limit).mean())
+        length: float(
+            (scorer.of_column(pa.array([padded(rng, t, length // 2, length // 2) for t in drawn])) > limit).mean()
+        )
         for length in lengths
     }
 
@@ -196,9 +198,7 @@ def shipped_on_unseen(trial: Trial) -> dict[str, Cell]:
     (good,) = (source for source in sources(trial.prompts, False) if source not in SHIPPABLE)
     benign = trial.scores(scorer, good)
     bad = [source for source in sources(trial.prompts, True) if source not in SHIPPABLE]
-    return {
-        source: Cell(auc(found := trial.scores(scorer, source), benign), recall(found, benign)) for source in bad
-    }
+    return {source: Cell(auc(found := trial.scores(scorer, source), benign), recall(found, benign)) for source in bad}
 
 
 def main() -> None:
@@ -228,7 +228,9 @@ def main() -> None:
         print(f"    {name:20} {share:.3f}")
     print("\nshipped weights on sources they were not trained on")
     for bad, cell in shipped_on_unseen(trial).items():
-        print(f"    {bad:34} AUC {cell.auc:.3f}, recall at 1 % {cell.recall} ({cell.recall.malicious}:{cell.recall.benign})")
+        print(
+            f"    {bad:34} AUC {cell.auc:.3f}, recall at 1 % {cell.recall} ({cell.recall.malicious}:{cell.recall.benign})"
+        )
     if options.worst:
         _print_worst(Trial.of(options.data, "selection"), options.worst)
 
