@@ -97,7 +97,8 @@ def _note(bucket, weights, seen, out, count, total):  # type: ignore[no-untyped-
     place, bit = bucket >> _SIX, _ONE << (bucket & _SIXTY_THREE)
     before = seen[place]
     seen[place] = before | bit
-    out[count] = bucket
+    if out is not None:
+        out[count] = bucket
     new = (before & bit) == _NONE
     weight = np.int64(weights[bucket])
     return count + np.uint64(new), total + (weight if new else np.int64(0))
@@ -120,7 +121,7 @@ def _letter(known, recent, word, weights, seen, out, count, total):  # type: ign
 
 @_inlined
 def _block(data, start, stop, recent, word, weights, seen, out):  # type: ignore[no-untyped-def]
-    """Write the different numbers of the next `BLOCK` letters of bytes [start, stop) into `out`.
+    """Sum the different numbers of the next `BLOCK` letters of bytes [start, stop); write them into `out` unless it is None.
 
     Return (end, how many, sum of weights, recent, word); the block ends at byte `end`, which is `stop` for the last.
     `recent` holds the letters before, the newest lowest, and `word` the hash of a word that has begun (0: none). Spaces
@@ -129,13 +130,17 @@ def _block(data, start, stop, recent, word, weights, seen, out):  # type: ignore
     seen[:] = _NONE
     count, total, letters = _NONE, np.int64(0), _NONE
     i, end = np.uint64(start), np.uint64(stop)
-    while i < end:
-        known = _LETTERS[data[i]]
-        if known != _SPACE or (recent & _BYTE) != _SPACE:
-            if letters == _BLOCK:
-                break
+    while i < end and letters < _BLOCK:
+        # A byte is one letter at most, so that so many need no look at how many letters there are.
+        until = min(end, i + (_BLOCK - letters))
+        for j in range(i, until):
+            known = _LETTERS[data[j]]
+            if known == _SPACE and (recent & _BYTE) == _SPACE:
+                continue
             letters += _ONE
             recent, word, count, total = _letter(known, recent, word, weights, seen, out, count, total)
+        i = until
+    while i < end and _LETTERS[data[i]] == _SPACE and (recent & _BYTE) == _SPACE:
         i += _ONE
     if i == end and (recent & _BYTE) != _SPACE:
         recent, word, count, total = _letter(_SPACE, recent, word, weights, seen, out, count, total)
@@ -151,14 +156,14 @@ def _parts(start, stop):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _score_part(data, start, stop, weights, step, bias, seen, out):  # type: ignore[no-untyped-def]
+def _score_part(data, start, stop, weights, step, bias, seen):  # type: ignore[no-untyped-def]
     """Return the greatest score of all windows of bytes [start, stop)."""
     best, full = -np.inf, False
     total_before, count_before = np.int64(0), np.int64(0)
     recent, word = _SPACES, _NONE
     i = start
     while True:
-        i, count, total, recent, word = _block(data, i, stop, recent, word, weights, seen, out)
+        i, count, total, recent, word = _block(data, i, stop, recent, word, weights, seen, None)
         last = i == stop
         if full or last:
             both = count_before + count
@@ -172,31 +177,31 @@ def _score_part(data, start, stop, weights, step, bias, seen, out):  # type: ign
 
 
 @_compiled
-def _score(data, start, head, tail, stop, weights, step, bias, seen, out):  # type: ignore[no-untyped-def]
+def _score(data, start, head, tail, stop, weights, step, bias, seen):  # type: ignore[no-untyped-def]
     """Return the score of the parts [start, head) and [tail, stop)."""
-    best = _score_part(data, start, head, weights, step, bias, seen, out)
+    best = _score_part(data, start, head, weights, step, bias, seen)
     if tail < stop:
-        best = max(best, _score_part(data, tail, stop, weights, step, bias, seen, out))
+        best = max(best, _score_part(data, tail, stop, weights, step, bias, seen))
     return min(max(best, -LIMIT), LIMIT)
 
 
 @_outer
 def _score_spans(data, start, stop, weights, step, bias, scores):  # type: ignore[no-untyped-def]
     """Score byte spans [start, stop) of `data` into `scores`; NaN where stop < start."""
-    seen, out = np.empty(BUCKETS >> 6, np.uint64), np.empty(MOST_PER_BLOCK, np.uint16)
+    seen = np.empty(BUCKETS >> 6, np.uint64)
     for i in range(len(start)):
         if stop[i] < start[i]:
             scores[i] = np.nan
             continue
         head, tail = _parts(start[i], stop[i])
-        scores[i] = _score(data, start[i], head, tail, stop[i], weights, step, bias, seen, out)
+        scores[i] = _score(data, start[i], head, tail, stop[i], weights, step, bias, seen)
 
 
 @_outer
 def _score_one(data, head, stop, weights, step, bias):  # type: ignore[no-untyped-def]
     """Return the score of the parts [0, head) and [head, stop) of `data`."""
-    seen, out = np.empty(BUCKETS >> 6, np.uint64), np.empty(MOST_PER_BLOCK, np.uint16)
-    return _score(data, np.int64(0), head, head, stop, weights, step, bias, seen, out)
+    seen = np.empty(BUCKETS >> 6, np.uint64)
+    return _score(data, np.int64(0), head, head, stop, weights, step, bias, seen)
 
 
 @_compiled
