@@ -179,17 +179,20 @@ def unseen_harmless(trial: Trial, source: str) -> dict[str, float]:
     return found
 
 
-def diluted(scorer: PromptScorer, benign: Scores, lengths: Sequence[int]) -> dict[int, float]:
-    """Return the recall on unseen extraction in the middle of a harmless document of so many characters."""
+def diluted(scorer: PromptScorer, benign: Scores, lengths: Sequence[int]) -> dict[int, tuple[float, float]]:
+    """Return, for harmless documents of so many characters, the share above the threshold with and without an attack inside.
+
+    The attack is an unseen extraction in the middle. The documents are of the kind that training knows.
+    """
     rng = np.random.default_rng([SEED, 3])
     drawn = [sample.text for sample in samples(rng, "system_prompt_extraction", UNSEEN, 300)]
     limit = threshold(benign)
-    return {
-        length: float(
-            (scorer.of_column(pa.array([padded(rng, t, length // 2, length // 2) for t in drawn])) > limit).mean()
-        )
-        for length in lengths
-    }
+
+    def over(texts: Sequence[str], length: int) -> float:
+        inside = [padded(rng, text, length // 2, length // 2) for text in texts]
+        return float((scorer.of_column(pa.array(inside)) > limit).mean())
+
+    return {length: (over(drawn, length), over([""] * len(drawn), length)) for length in lengths}
 
 
 def shipped_on_unseen(trial: Trial) -> dict[str, Cell]:
@@ -222,7 +225,9 @@ def main() -> None:
     print(f"\nattacks of unseen families against {source}: AUC, recall at 1 %, by family")
     for kind, (area, found, by_family) in unseen_attacks(scorer, benign).items():
         print(f"    {kind:26} {area:.3f}  {found}  {', '.join(f'{n} {v:.2f}' for n, v in by_family.items())}")
-    print(f"\nunseen extraction inside a harmless document: {diluted(scorer, benign, (0, 500, 2000, 8000))}")
+    print("\nunseen extraction in the middle of a harmless document, and the document alone, by characters")
+    for length, (caught, false) in diluted(scorer, benign, (0, 500, 2000, 8000)).items():
+        print(f"    {length:5} {caught:.3f}  {false:.3f}")
     print(f"\nharmless families left out, share above the 1 % threshold of {source}")
     for name, share in unseen_harmless(trial, source).items():
         print(f"    {name:20} {share:.3f}")

@@ -51,8 +51,9 @@ def test_extraction_of_unseen_families_is_found(trial: prompts.Trial, without_al
     area, found, _ = prompts.unseen_attacks(without_alpaca_eval, benign)["system_prompt_extraction"]
     assert area >= 0.93
     assert found.value >= 0.3
-    inside = prompts.diluted(without_alpaca_eval, benign, (2000,))
-    assert inside[2000] >= 0.2
+    inside, alone = prompts.diluted(without_alpaca_eval, benign, (2000,))[2000]
+    assert inside >= 0.2
+    assert alone <= 0.05
 
 
 @pytest.mark.realdata
