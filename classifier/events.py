@@ -61,9 +61,10 @@ REQUIRED = ("time", "ip", "method", "path")
 JOURNAL_SCHEMA = pa.schema([
     ("end", pa.int64()), ("client_key", pa.uint64()), ("address_key", pa.uint64()), ("network_key", pa.uint64()),
     ("template_key", pa.uint64()), ("prompt_length", pa.int64()),
+    ("prompt_score", pa.float32()),
 ])  # fmt: skip
 """What event tables of a journal hold beside EVENT_SCHEMA: the moment of the completion as it was processed (µs), keyed hashes
-as they were when the event was processed, and of a prompt only its template's hash and its length in characters."""
+as they were when the event was processed, and of a prompt only its template's hash, its length in characters and its score."""
 
 
 class Event(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=False):

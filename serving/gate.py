@@ -116,6 +116,7 @@ class Arrival:
     hashes: npt.NDArray[np.uint64]
     live: Live
     prompt_length: int | None = None
+    prompt_score: float | None = None
 
 
 @dataclass(slots=True)
@@ -241,7 +242,7 @@ class Gate:
         self.mode_override: str | None = None
         self.run, self.first = secrets.token_hex(4), self.engine.arrivals
         self._runs: dict[str, int] = {} if restored is None else restored[1].runs
-        self._preparer, self._now = Preparer(secret), now
+        self._preparer, self._now = Preparer(secret, model.prompts), now
         self._events_time = settings.clock == "event"
         self._ahead = round(settings.ahead_s * MICROSECONDS)
         self._clock = -1 if self.engine.clock < 0 else int(self.engine.clock)
@@ -262,6 +263,7 @@ class Gate:
                 " train with the same --capacity, or restart the service"
             )
         self.model, self.thresholds = model, _thresholds(model, self.settings)
+        self._preparer.prompts = model.prompts
 
     @property
     def bundle(self) -> str:
@@ -347,6 +349,7 @@ class Gate:
                 Arrival(
                     serial, f"{serial:x}-{self.run}", time, f"{hashes[at.H_CLIENT]:016x}", rows[place], one.event,
                     events.hashes[place], live, length,
+                    None if length is None else float(events.values[place, at.V_PROMPT_SCORE]),
                 )
             )  # fmt: skip
         return arrivals

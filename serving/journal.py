@@ -108,7 +108,8 @@ class Journal:
         template = None if length is None else hashes[at.H_TEMPLATE]
         self._add((
             ARRIVAL, arrival.time, arrival.serial, arrival.id, *fields, *_NO_COMPLETION, hashes[at.H_CLIENT],
-            hashes[at.H_ADDRESS], hashes[at.H_NETWORK], template, length, decided.raw, decided.probability, decided.score,
+            hashes[at.H_ADDRESS], hashes[at.H_NETWORK], template, length, arrival.prompt_score, decided.raw, decided.probability,
+            decided.score,
             decided.decision, decided.enforced, " ".join(decided.reasons), decided.bundle,
         ))  # fmt: skip
 

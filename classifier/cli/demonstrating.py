@@ -25,9 +25,12 @@ from classifier.cli.training import TrainOptions
 from classifier.cli.training import run as train_bundle
 from classifier.errors import BotsieveError
 from classifier.model.apply import Model, labelled_frame
+from classifier.traffic.legitimate import ORDINARY
 
 DURATION_S = 4 * 3600.0
 CLIENTS = 600
+ATTACKS = "all:plain,all:evasive"
+"""Without mimics, and with the kinds of clients that every service has: the hard traffic needs a longer log than a demo's."""
 LIVE_ROWS = 30_000
 """Requests of the second log that go through the service."""
 START_S = 120.0
@@ -38,8 +41,8 @@ def run(out: Path, seed: int, quiet: bool) -> None:
     out.mkdir(parents=True, exist_ok=True)
     learn, judge, bundle = out / "train.jsonl", out / "holdout.jsonl", out / "bundle"
     say("1. Simulating an inference service under attack, twice: one log to learn from, one to judge by.", quiet)
-    simulate_log(learn, DURATION_S, CLIENTS, "all", seed, quiet)
-    simulate_log(judge, DURATION_S / 2, CLIENTS // 2, "all", seed + 1, quiet)
+    write_log_to_learn_from(learn, seed, quiet)
+    simulate_log(judge, DURATION_S / 2, CLIENTS // 2, ATTACKS, seed + 1, quiet, ORDINARY)
     say("2. Training on the first log.", quiet)
     train_bundle(_log(learn, True), TrainOptions(bundle, None, (), 0.01, None, None, 524_288, None, seed, 0))
     say("3. Scoring the second log, with clients and campaigns that the model has never seen.", quiet)
@@ -58,6 +61,11 @@ def run(out: Path, seed: int, quiet: bool) -> None:
     OUTPUT.print(
         f"\nThe page with plots: {report}\nNow your own log: botsieve train access.log --bundle model --inject all"
     )
+
+
+def write_log_to_learn_from(out: Path, seed: int, quiet: bool) -> None:
+    """Simulate the log that the demo's model is trained on."""
+    simulate_log(out, DURATION_S, CLIENTS, ATTACKS, seed, quiet, ORDINARY)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,14 +12,24 @@ import pyarrow.parquet as pq
 from classifier.cli.files import check_ending, complete_or_nothing
 from classifier.cli.terminal import bar, say
 from classifier.events import MICROSECONDS, records
-from classifier.traffic import simulate
+from classifier.traffic import legitimate, simulate
 
 
-def run(out: Path, duration: float, clients: int, attacks: str, seed: int, quiet: bool) -> None:
-    """Simulate a log and write it."""
+def run(
+    out: Path,
+    duration: float,
+    clients: int,
+    attacks: str,
+    seed: int,
+    quiet: bool,
+    kinds: Sequence[str] = tuple(legitimate.KINDS),
+) -> None:
+    """Simulate a log of these kinds of legitimate clients and write it."""
     check_ending(out, (".jsonl", ".parquet"))
     with bar("simulating", quiet) as progress:
-        events = simulate(duration_s=duration, clients=clients, attacks=names_of(attacks), seed=seed, progress=progress)
+        events = simulate(
+            duration_s=duration, clients=clients, attacks=names_of(attacks), seed=seed, kinds=kinds, progress=progress
+        )
     write_log(out, events)
     malicious = events.column("malicious").to_numpy().sum()
     say(f"{out}: {events.num_rows:,} requests, {malicious:,} of them malicious", quiet)

@@ -22,6 +22,7 @@ from classifier.cli.terminal import OUTPUT, bar, say, threads_of
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA, MICROSECONDS
 from classifier.features.engine import Tables
+from classifier.features.promptscore import PROMPT_FILE, shipped_bytes
 from classifier.features.spec import FEATURES, GROUPS, HALF_LIVES_S, spec_hash
 from classifier.model.attribution import Explainer
 from classifier.model.bundle import Bundle, Manifest, write_bundle
@@ -200,6 +201,7 @@ def _finish(
     manifest = replace(manifest, metrics={**_short(metrics), "families": called} if metrics else {})
     files: dict[str, bytes | Path] = {
         **graphs.files(),
+        PROMPT_FILE: shipped_bytes(),
         "reference.json": reference_histograms(data, trained),
         "report.html": page.encode("utf-8", errors="backslashreplace"),
     }

@@ -39,7 +39,7 @@ LIMITED, CLIENT_ERRORS, SERVER_ERRORS, IN_N, IN_S, ASKED, USED = (next(_at) for 
 RESPONSE_N, DURATION_N, RESPONSE_S, DURATION_S, RESPONSE_Q, DURATION_Q = (next(_at) for _ in range(6))
 REPEATS, REVISITS = next(_at), next(_at)
 OTHER_METHODS, ASSETS, PROBES, QUERIES, NO_AGENTS, BROWSERS, SDKS, DECLARED_BOTS = (next(_at) for _ in range(8))
-REQUEST_N, CAP_N, PROMPT_N, CAP_S = (next(_at) for _ in range(4))
+REQUEST_N, CAP_N, PROMPT_N, CAP_S, PROMPT_SCORES, PROMPT_ALARMS = (next(_at) for _ in range(6))
 DEPTH_S, LENGTH_S, REQUEST_S, PROMPT_S = (next(_at) for _ in range(4))
 DEPTH_Q, LENGTH_Q, REQUEST_Q, PROMPT_Q = (next(_at) for _ in range(4))
 PAGE_N, PAGE_S, PAGE_Q, PAGE_1, PAGE_8, PAGE_64 = (next(_at) for _ in range(6))
@@ -83,6 +83,7 @@ HASHES = 8
     V_NO_AGENT, V_BROWSER, V_SDK, V_DECLARED_BOT,  # see agents.py; none of them: another program
     V_REQUEST_N, V_CAP_N, V_PROMPT_N,
     V_CAP,  # log2(1 + tokens)
+    V_PROMPT_SCORE, V_PROMPT_ALARM,  # log odds, see promptscore.py; 1 where it is above `PROMPT_ALARM`
     V_DEPTH,
     V_LENGTH,  # log2(1 + characters)
     V_REQUEST,  # log2(1 + bytes)
@@ -97,9 +98,11 @@ HASHES = 8
     V_RESPONSE,  # log2(1 + bytes)
     V_DURATION,  # log2 s, clamped to 1 ms
     V_REFUSED,  # 1 when botsieve refused the request
-) = range(38)  # fmt: skip
-VALUES = 40  # whole vectors
+) = range(40)  # fmt: skip
+VALUES = 40
 KNOWN_AT_ARRIVAL = V_LIMIT + 1
+PROMPT_ALARM = 2.0
+"""Log odds from which a prompt counts as one that tries something: 88 % in the balanced data of its training."""
 
 # What of a record and of an event's values lies side by side in the same order: first number of each, and how many.
 AGES = (AGE_N, V_AGE_N, REFERERS - AGE_N + 1)

@@ -27,6 +27,7 @@ from classifier.features.hashing import Hasher, text_spans
 from classifier.features.numerics import log2_positive
 from classifier.features.paths import path_traits
 from classifier.features.prompts import fold, fold_all
+from classifier.features.promptscore import PromptScorer, shipped
 
 Floats = npt.NDArray[np.float64]
 Values = npt.NDArray[np.float32]
@@ -128,21 +129,9 @@ def _count_and_sum(values, count, total, value):  # type: ignore[no-untyped-def]
 
 @_inlined
 def _describe_request(  # type: ignore[no-untyped-def]
-    values,
-    time,
-    method,
-    referer,
-    request_bytes,
-    limit,
-    created,
-    prompt_length,
-    depth,
-    length,
-    query,
-    asset,
-    probe,
-    agent,
-):
+    values, time, method, referer, request_bytes, limit, created, prompt_length, prompt_score,
+    depth, length, query, asset, probe, agent,
+):  # fmt: skip
     """Write what is known at arrival: of the event, its path and its kind of agent. `method` is 1 POST, 0 GET, -1 other."""
     age, size = _account_age(time, created), _log_of(request_bytes, 1.0, 1.0)
     cap, prompt = _log_of(limit, 1.0, 1.0), _log_of(prompt_length, 1.0, 1.0)
@@ -153,6 +142,9 @@ def _describe_request(  # type: ignore[no-untyped-def]
     _count_and_sum(values, at.V_REQUEST_N, at.V_REQUEST, size)
     _count_and_sum(values, at.V_CAP_N, at.V_CAP, cap)
     _count_and_sum(values, at.V_PROMPT_N, at.V_PROMPT, prompt)
+    score = np.float32(prompt_score)
+    values[at.V_PROMPT_SCORE] = score if score == score else np.float32(0.0)
+    values[at.V_PROMPT_ALARM] = np.float32(1.0 if score > at.PROMPT_ALARM else 0.0)
     values[at.V_LIMIT] = np.float32(limit)
     values[at.V_DEPTH] = np.float32(depth)
     values[at.V_LENGTH] = np.float32(length)
@@ -186,13 +178,11 @@ def _describe_answer(values, status, tokens_in, tokens_out, response_bytes, dura
     _count_and_sum(values, at.V_RESPONSE_N, at.V_RESPONSE, size)
     _count_and_sum(values, at.V_DURATION_N, at.V_DURATION, spent)
     values[at.V_REFUSED] = np.float32(refused)
-    for i in range(at.V_REFUSED + 1, at.VALUES):
-        values[i] = np.float32(0.0)
 
 
 @_compiled
 def _fill_values(  # type: ignore[no-untyped-def]
-    time, method, method_start, method_stop, referer, request_bytes, limit, created, prompt_length,
+    time, method, method_start, method_stop, referer, request_bytes, limit, created, prompt_length, prompt_score,
     status, tokens_in, tokens_out, response_bytes, duration, refused, path_code, paths, agent_code, agents_of, values,
 ):  # fmt: skip
     """Fill the values of events, float32[n, VALUES]."""
@@ -200,8 +190,8 @@ def _fill_values(  # type: ignore[no-untyped-def]
         path = path_code[i]
         _describe_request(
             values[i], time[i], _method_code(method, method_start[i], method_stop[i]), referer[i], request_bytes[i],
-            limit[i], created[i], prompt_length[i], paths[path, 0], paths[path, 1], paths[path, 2], paths[path, 3],
-            paths[path, 4], agents_of[agent_code[i]],
+            limit[i], created[i], prompt_length[i], prompt_score[i], paths[path, 0], paths[path, 1], paths[path, 2],
+            paths[path, 3], paths[path, 4], agents_of[agent_code[i]],
         )  # fmt: skip
         _describe_answer(values[i], status[i], tokens_in[i], tokens_out[i], response_bytes[i], duration[i], refused[i])
 
@@ -270,10 +260,12 @@ def _numbers(column: pa.Array) -> Floats:
 
 @_compiled
 def _describe_requests(times, numbers, values):  # type: ignore[no-untyped-def]
-    """Fill what is known at arrival from `Described.numbers`, float64[n, 12]."""
+    """Fill what is known at arrival from the numbers of `Described`, float64[n, 13]."""
     for i in range(len(times)):
         n = numbers[i]
-        _describe_request(values[i], times[i], n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11])
+        _describe_request(
+            values[i], times[i], n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12]
+        )
 
 
 @_compiled
@@ -311,7 +303,10 @@ def _or_nan(value: float | None) -> float:
 class Preparer:
     """Turns events into hashes and numbers under one secret."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, prompts: PromptScorer | None = None) -> None:
+        """`prompts` scores prompts, as the bundle's `prompt.npy` says; None takes what the package ships."""
+        self.prompts = shipped() if prompts is None else prompts
+
         def domain(name: str) -> Hasher:
             return Hasher(secret, name)
 
@@ -360,7 +355,7 @@ class Preparer:
         _fill_values(
             time, *text_spans(column["method"]), column["referer"].is_valid().to_numpy(zero_copy_only=False),
             *(_numbers(column[name]) for name in ("request_bytes", "max_tokens", "account_created")),
-            _numbers(_prompt_lengths(column)),
+            _numbers(_prompt_lengths(column)), self._prompt_scores(column),
             *(_numbers(column[name]) for name in ("status", "input_tokens", "output_tokens", "response_bytes")),
             duration, refused.to_numpy(zero_copy_only=False),
             path_codes, np.array([_path_numbers(p) for p in paths]),
@@ -386,6 +381,16 @@ class Preparer:
             self._templates(column["prompt"]),
             path_codes, path_hashes, agent_codes, agent_hashes, hashes,
         )  # fmt: skip
+
+    def _prompt_scores(self, column: dict[str, pa.Array]) -> Floats:
+        """Return the log odds of each prompt, computed or as a journal knows them: float64[n], NaN where there is none."""
+        prompts = column["prompt"]
+        none = prompts.null_count == len(prompts)
+        scores = np.full(len(prompts), np.nan) if none else self.prompts.of_spans(*text_spans(prompts))
+        if "prompt_score" not in column:
+            return scores
+        known = _numbers(column["prompt_score"])
+        return np.where(np.isnan(known), scores, known)
 
     def _templates(self, prompts: pa.Array) -> npt.NDArray[np.uint64]:
         if prompts.null_count == len(prompts):
@@ -419,7 +424,7 @@ class Preparer:
         return time, hashes, (
             _method_number(event.method), float(event.referer is not None), _or_nan(event.request_bytes),
             _or_nan(event.max_tokens), _or_nan(event.account_created),
-            math.nan if event.prompt is None else float(len(event.prompt)),
+            math.nan if event.prompt is None else float(len(event.prompt)), self.prompts.of(event.prompt),
             *_path_numbers(event.path), float(agents.agent_class(event.user_agent)),
         )  # fmt: skip
 

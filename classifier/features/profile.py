@@ -119,6 +119,8 @@ M_DURATION_STD = MEASURE_INDEX["duration_std"]
 M_CAP_MEAN = MEASURE_INDEX["cap_mean"]
 M_PROMPT_MEAN = MEASURE_INDEX["prompt_length_mean"]
 M_PROMPT_STD = MEASURE_INDEX["prompt_length_std"]
+M_PROMPT_SCORE = MEASURE_INDEX["prompt_score_mean"]
+M_PROMPT_ALARM = MEASURE_INDEX["prompt_alarm_share"]
 M_ACCOUNT_AGE = MEASURE_INDEX["account_age_mean"]
 M_AUTH_64 = MEASURE_INDEX["auth_error_share_64s"]
 M_AUTH = MEASURE_INDEX["auth_error_share_4096s"]
@@ -503,6 +505,9 @@ def _read_own(record, words, moment, gap, columns, out):
     )
     _put_spread(out, columns[M_PROMPT_MEAN], columns[M_PROMPT_STD], record, at.PROMPT_N, at.PROMPT_S, at.PROMPT_Q)
     _put_spread(out, columns[M_PAGE_MEAN], columns[M_PAGE_STD], record, at.PAGE_N, at.PAGE_S, at.PAGE_Q)
+    per_prompt = _share(1.0, record[at.PROMPT_N])
+    out[columns[M_PROMPT_SCORE]] = np.float32(record[at.PROMPT_SCORES] * per_prompt)
+    out[columns[M_PROMPT_ALARM]] = np.float32(record[at.PROMPT_ALARMS] * per_prompt)
     per_page = _share(1.0, record[at.PAGE_N])
     _write_page_gaps(record, per_page, out)
     out[columns[M_CAP_MEAN]] = np.float32(_share(record[at.CAP_S], record[at.CAP_N]))

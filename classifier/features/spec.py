@@ -82,6 +82,8 @@ MEASURES = (
     Measure("cap_mean", "log2 tokens", "mean log of max_tokens", "tokens"),
     Measure("prompt_length_mean", "log2 characters", "mean log length of the prompt", "prompts"),
     Measure("prompt_length_std", "log2 characters", "deviation of the log length of the prompt", "prompts"),
+    Measure("prompt_score_mean", "log odds", "mean log odds that a prompt is a jailbreak or an injection", "prompts"),
+    Measure("prompt_alarm_share", "share", "prompts that read like a jailbreak or an injection", "prompts"),
     Measure("account_age_mean", "log2 s", "mean log age of the accounts", "account_age"),
     Measure("auth_error_share_64s", "share", "responses 401 and 403, 64 s", "auth_errors"),
     Measure("auth_error_share_4096s", "share", "responses 401 and 403, 4096 s", "auth_errors"),

@@ -15,6 +15,7 @@ from classifier.features.engine import DEFAULT_TABLES, Engine, Rows, Tables
 from classifier.features.hashing import secret_from_environment
 from classifier.features.order import Orderer, sorted_tables
 from classifier.features.prepare import Preparer
+from classifier.features.promptscore import PromptScorer
 
 CHUNK_ROWS = 16_384
 """Events that are prepared at a time: their rows of features stay in memory that the next ones use again."""
@@ -40,13 +41,14 @@ def feature_chunks(
     sizes: Tables = DEFAULT_TABLES,
     threads: int = 1,
     secret: bytes | None = None,
+    prompts: PromptScorer | None = None,
 ) -> Iterator[FeatureChunk]:
     """Yield the feature rows of event tables in input order, which need not be sorted, in the order of time.
 
-    `secret` keys the hashes (that of the environment if None). Same events, sizes and secret give the same bytes,
-    however the tables are cut and whatever the threads.
+    `secret` keys the hashes (that of the environment if None), `prompts` scores prompts (the one shipped if None). Same
+    events, sizes, secret and scorer give the same bytes, however the tables are cut and whatever the threads.
     """
-    preparer = Preparer(secret_from_environment() if secret is None else secret)
+    preparer = Preparer(secret_from_environment() if secret is None else secret, prompts)
     engine, orderer = Engine(sizes, threads=threads), Orderer()
     for table, row in sorted_tables(tables):
         for begin in range(0, table.num_rows, CHUNK_ROWS):

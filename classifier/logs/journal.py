@@ -3,7 +3,7 @@
 A journal is a folder of Parquet files whose rows are transitions as the service processed them (`TRANSITIONS`): arrivals
 with what was answered, completions, expiries, and challenges that were solved. Reading joins them to one event an arrival.
 Completions are also looked for in the files that follow in the folder: a response may end after a file did. Prompts are not
-in it; their template's keyed hash and length are, so that scoring the events gives again what was answered.
+in it; their template's keyed hash, length and score are, so that scoring the events gives again what was answered.
 
 Labels lie beside it in `labels.jsonl`: what people found out about a decision (`POST /v1/feedback`), by its id.
 """
@@ -44,7 +44,7 @@ TRANSITIONS = pa.schema([
 decided; reasons are joined by a blank.
 """
 MARK, RUN, FIRST = b"botsieve.journal", b"botsieve.run", b"botsieve.first"
-VERSION = b"1"
+VERSION = b"2"
 _NEVER = round(MAX_DURATION_S * MICROSECONDS)
 
 

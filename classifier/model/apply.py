@@ -36,7 +36,7 @@ class Model(Judge):
 
         A thread scores one block of rows, on whatever device, while the features of the next are computed.
         """
-        chunks = feature_chunks(tables, sizes=self.sizes, threads=threads, secret=secret)
+        chunks = feature_chunks(tables, sizes=self.sizes, threads=threads, secret=secret, prompts=self.prompts)
         yield from one_ahead(self._score_chunk, chunks)
 
     def _score_chunk(self, chunk: FeatureChunk) -> Scored:

@@ -135,7 +135,7 @@ def build(
 def _hide(table: pa.Table, names: Sequence[str]) -> pa.Table:
     """Blank fields of an event table."""
     if "prompt" in names and "template_key" in table.column_names:
-        names = [*names, "template_key", "prompt_length"]  # what a journal keeps of a prompt
+        names = [*names, "template_key", "prompt_length", "prompt_score"]  # what a journal keeps of a prompt
     for name in names:
         index = table.schema.get_field_index(name)
         table = table.set_column(index, name, pa.nulls(table.num_rows, table.schema.field(name).type))

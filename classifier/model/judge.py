@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from classifier.errors import BundleError
 from classifier.features.engine import Tables
+from classifier.features.promptscore import PROMPT_FILE, PromptScorer, shipped
 from classifier.features.spec import COLUMN, FEATURES, spec_hash
 from classifier.model.attribution import Explainer
 from classifier.model.bundle import Bundle, load_bundle
@@ -38,6 +39,8 @@ class Judge:
         unusual = manifest.policy_curve().threshold(EXPLAINED_SHARE)
         self._explain_from = np.float32(min(unusual, self.thresholds.challenge, self.thresholds.block))
         self._explainer: Explainer | None = None
+        stated = PROMPT_FILE in manifest.files
+        self.prompts = PromptScorer.from_bytes(bundle.read(PROMPT_FILE)) if stated else shipped()
         self._families = Families(bundle.read(FAMILY_FILE)) if FAMILY_FILE in manifest.files else None
 
     @classmethod

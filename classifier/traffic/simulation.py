@@ -57,21 +57,22 @@ def simulate(
     seed: int = 0,
     surge: float = 0.0,
     attackers: float = MALICIOUS_CLIENTS,
+    kinds: Sequence[str] = tuple(legitimate.KINDS),
     progress: Progress | None = None,
 ) -> pa.Table:
     """Simulate the request log of an inference service.
 
     duration_s: length of the log, s. clients: legitimate clients. attacks: names of attack families, "all" or "none";
     `family:grade` asks for one grade only. surge: how many times more new accounts than usual come within one hour, all
-    of them people (0: no surge). attackers: attackers for each legitimate client, all families together. progress:
-    called with (done, total) parts.
+    of them people (0: no surge). attackers: attackers for each legitimate client, all families together. kinds:
+    kinds of legitimate clients (`legitimate.KINDS`). progress: called with (done, total) parts.
     Returns events with `EVENT_SCHEMA`, labelled in `malicious` and `family`, sorted by time. The same seed gives the
     same bytes, and legitimate events do not depend on which attacks are chosen.
     Raises InputError for an unknown family or grade and for a duration or a number of clients that is not positive.
     """
     return simulated(
         duration_s=duration_s, clients=clients, attacks=attacks, seed=seed, surge=surge, attackers=attackers,
-        progress=progress,
+        kinds=kinds, progress=progress,
     ).events  # fmt: skip
 
 
@@ -83,6 +84,7 @@ def simulated(
     seed: int = 0,
     surge: float = 0.0,
     attackers: float = MALICIOUS_CLIENTS,
+    kinds: Sequence[str] = tuple(legitimate.KINDS),
     progress: Progress | None = None,
 ) -> Simulated:
     """Simulate as `simulate` does, and tell also the grade and the campaign of each request."""
@@ -100,7 +102,7 @@ def simulated(
     clock = pacing.daily_clock(duration_s, FIRST_HOUR, np.array(tenants.hours()))
     service = Service(generator(seed, "service"), START, duration_s, clock)
     place = legitimate.settle(service, generator(seed, "place"), clients)
-    members = [(kind, number) for kind, n in legitimate.census(clients).items() for number in range(n)]
+    members = [(kind, number) for kind, n in legitimate.census(clients, kinds).items() for number in range(n)]
     members += [(legitimate.SURGE, number) for number in range(legitimate.surge_size(clients, duration_s, surge))]
     total = len(members) + len(families)
     parts: list[pa.Table] = []

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from classifier.cli.demonstrating import CLIENTS, DURATION_S
+from classifier.cli.demonstrating import write_log_to_learn_from
 from classifier.cli.replaying import Service
 from classifier.features import layout as at
 from classifier.features.engine import Tables
@@ -107,9 +107,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
             time.sleep(0.1)
         raise AssertionError("another process did not make the model") from None
     folder.mkdir()
-    train, clients = folder / "train.jsonl", str(CLIENTS)
-    botsieve("simulate", "--out", str(train), "--duration", f"{DURATION_S:.0f}", "--clients", clients, "--attacks", "all",
-             "--seed", "0", "--quiet")  # fmt: skip
+    train = folder / "train.jsonl"
+    write_log_to_learn_from(train, 0, quiet=True)
     botsieve("train", str(train), "--bundle", str(folder / "bundle"), "--quiet")
     botsieve("simulate", "--out", str(folder / "traffic.jsonl"), "--duration", "1800", "--clients", "80",
              "--attacks", "all:plain", "--seed", "5", "--quiet")  # fmt: skip

@@ -6,12 +6,25 @@ among those that look bad. A kind's name becomes the `family` of its events.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from classifier.traffic.legitimate import people, programs
 from classifier.traffic.legitimate.place import HOUR, Place, Writer, settle
 
-__all__ = ["AWKWARD", "FAMILIES", "KINDS", "SURGE", "Kind", "Place", "census", "settle", "surge_size", "writer"]
+__all__ = [
+    "AWKWARD",
+    "FAMILIES",
+    "KINDS",
+    "ORDINARY",
+    "SURGE",
+    "Kind",
+    "Place",
+    "census",
+    "settle",
+    "surge_size",
+    "writer",
+]
 
 
 class Kind(NamedTuple):
@@ -47,6 +60,11 @@ KINDS = {
     "security_researcher": Kind(0.01, people.security_researcher, "jailbreaks and extraction, within the terms"),
     "asks_security": Kind(0.01, people.asks_security, "questions about attacks, from people who defend"),
 }
+ORDINARY = (
+    "person", "ide_assistant", "sdk_batch", "tenant", "agent", "ci_job", "team", "newcomer", "visitor", "monitor", "crawler",
+    "expired_key",
+)  # fmt: skip
+"""Kinds that a small service has from its first day: those of `make demo`."""
 AWKWARD = tuple(name for name, kind in KINDS.items() if kind.looks_bad)
 """Kinds that look bad in some way."""
 SURGE = "surge"
@@ -60,9 +78,10 @@ def writer(kind: str) -> Writer:
     return people.surge if kind == SURGE else KINDS[kind].write
 
 
-def census(clients: int) -> dict[str, int]:
-    """Return how many of `clients` clients are of each kind: by share, with the largest remainders rounded up."""
-    exact = {name: kind.share * clients for name, kind in KINDS.items()}
+def census(clients: int, kinds: Sequence[str] = tuple(KINDS)) -> dict[str, int]:
+    """Return how many of `clients` clients are of each of `kinds`: by share, with the largest remainders rounded up."""
+    whole = sum(KINDS[name].share for name in kinds)
+    exact = {name: KINDS[name].share / whole * clients for name in kinds}
     counts = {name: int(x) for name, x in exact.items()}
     left = clients - sum(counts.values())
     for name in sorted(exact, key=lambda name: counts[name] - exact[name])[:left]:
