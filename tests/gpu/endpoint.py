@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -79,7 +80,9 @@ def running(bundle: Path, device: str, *options: str) -> Iterator[int]:
         sys.executable, "-m", "tests.gpu.service", *options, "--bundle", str(bundle), "--device", device,
         "--port", str(port), "--clock", "event",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    # Decisions are compared, so no answer may be the fail mode's because a slow machine was late.
+    environment = {**os.environ, "BOTSIEVE_DEADLINE_S": "60"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     said: list[str] = []
     listening = threading.Thread(target=lambda: said.extend(process.stderr or []), daemon=True)
     listening.start()
