@@ -34,13 +34,15 @@ def main() -> None:
     """Print the table; write the plot where `--plot` says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, help="the Python of the environment that holds the peers")
+    parser.add_argument("--keep", type=Path, help="keep the forest in this folder, or take it from there")
     parser.add_argument("--plot", type=Path, help="write a plot there (.png)")
     arguments, _ = parser.parse_known_args(os.environ.get("BENCH_FOREST", "").split())
     rows, _ = traffic(ROWS, seed=2)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        booster = grown(folder, *traffic(40_000, seed=1))
+        folder = arguments.keep or Path(name)
+        booster = grown(folder)
         np.save(folder / "rows.npy", rows)
+        print(f"{booster.num_trees()} trees of up to {LEAVES} leaves, {WIDTH} features, depth {DEPTH}; one thread")
         engines = ours(folder, booster)
         peers = started(arguments.peers, folder)
         agree(engines, peers, rows, folder)
@@ -66,13 +68,17 @@ def traffic(n: int, seed: int) -> tuple[FloatRows, npt.NDArray[np.int32]]:
     return rows, (odds > np.quantile(odds, 0.8)).astype(np.int32)
 
 
-def grown(folder: Path, rows: FloatRows, labels: npt.NDArray[np.int32]) -> Any:
-    """Train the forest, round its leaves, write model.onnx and model.txt; return the booster."""
+def grown(folder: Path) -> Any:
+    """Train the forest, round its leaves, write model.onnx and model.txt unless they are there; return the booster."""
     import lightgbm
 
     from classifier.model.boosters import Boosters
     from classifier.model.export import to_onnx
 
+    written = folder / "model.txt"
+    if written.exists():
+        return lightgbm.Booster(model_file=written)
+    rows, labels = traffic(40_000, seed=1)
     parameters = {
         "objective": "binary", "num_leaves": LEAVES, "max_depth": DEPTH, "learning_rate": 0.05, "min_data_in_leaf": 20,
         "verbose": -1, "num_threads": os.cpu_count() or 1, "seed": 1, "deterministic": True,
@@ -80,10 +86,9 @@ def grown(folder: Path, rows: FloatRows, labels: npt.NDArray[np.int32]) -> Any:
     booster = lightgbm.train(parameters, lightgbm.Dataset(rows, labels), TREES)
     boosters = Boosters(booster, list(range(WIDTH)), None)
     boosters.round_leaves()
-    forest = boosters.forest(WIDTH)
-    (folder / "model.onnx").write_bytes(to_onnx(forest, (1.0, 0.0), np.inf).SerializeToString())
-    booster.save_model(folder / "model.txt")
-    print(f"{forest.n_trees} trees, {(forest.leaf >= 0).sum():,} leaves, {WIDTH} features, depth {DEPTH}; one thread")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.onnx").write_bytes(to_onnx(boosters.forest(WIDTH), (1.0, 0.0), np.inf).SerializeToString())
+    booster.save_model(written)
     return booster
 
 

@@ -25,6 +25,7 @@ from classifier.model.scorer import Scorer
 from classifier.model.tensors import to_tensors
 from tests.forests import WIDTH, model
 from tests.gpu.stand_in import StandIn
+from tests.unit.command_line import done, refused
 from tests.unit.test_bundle import manifest
 
 CALIBRATION = (1.25, -3.5)
@@ -141,6 +142,17 @@ def test_cuda_without_a_gpu_ends_with_one_line_that_says_what_is_missing(bundle:
         Scorer(bundle, device="cuda")
     assert "\n" not in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_bench_tells_what_each_engine_takes_and_which_is_chosen(bundle: Bundle) -> None:
+    for options in ((), ("--bundle", bundle.path)):
+        table = done("bench", *options).out.splitlines()
+        assert table[1].split()[4:] == ["1", "16", "256", "4,096", "16,384"]
+        assert [line.split()[0] for line in table[2:4]] == ["CPUCompiledForest", "CPUExecutionProvider"]
+        assert sum(line.count("*") for line in table[2:4]) == 5
+    refused("bench", "--device", "tpu", says="use auto, cpu or cuda")
+    if cuda.why_not() is not None:
+        refused("bench", "--device", "cuda", says="device cuda needs an NVIDIA GPU")
 
 
 class Session:
