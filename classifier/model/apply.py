@@ -26,8 +26,10 @@ SCORES = pa.schema([
 class Model(Judge):
     """A loaded bundle, ready to score logs."""
 
-    def scored(self, tables: Iterable[pa.Table], *, threads: int = 1, secret: bytes | None = None) -> Iterator[Scored]:
-        """Score event tables in input order; the results come in the order of time."""
+    def scored(
+        self, tables: Iterable[pa.Table], *, threads: int = 1, secret: bytes | None = None, explain: bool = True
+    ) -> Iterator[Scored]:
+        """Score event tables in input order; the results come in the order of time. Without `explain` no row has reasons."""
         for chunk in feature_chunks(tables, sizes=self.sizes, threads=threads, secret=secret):
             raw, probability = self.score(chunk.rows)
             decided = decide_batch(raw, probability, self.thresholds)
@@ -40,7 +42,7 @@ class Model(Judge):
                     "probability": probability,
                     "score": decided.scores.astype(np.int64),
                     "decision": pa.array(decided.verdicts(), pa.string()),
-                    "reasons": pa.array(self.reasons(chunk.rows, raw), pa.string()),
+                    "reasons": pa.array(self.reasons(chunk.rows, raw) if explain else [None] * len(raw), pa.string()),
                     "family": pa.nulls(len(raw), pa.string()),
                 },
                 schema=SCORES,
