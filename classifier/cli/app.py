@@ -236,6 +236,57 @@ def bench(
 
 
 @app.command()
+def whatif(
+    logs: Logs,
+    bundle: BundleFolder,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for whatif.json, whatif.png, whatif.html.")],
+    capacity: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(
+            "--capacity", metavar="TOKENS_PER_S", help="What the gateway's models make together [load of 60 %]."
+        ),
+    ] = None,
+    speed: Annotated[float, typer.Option("--speed", metavar="TOKENS_PER_S", help="Of one answer alone.")] = 50.0,
+    deadline: Annotated[
+        float, typer.Option("--deadline", metavar="S", help="Served in time: done S after twice the time taken alone.")
+    ] = 10.0,
+    calibration: Annotated[
+        float, typer.Option("--calibration", metavar="SHARE", help="First part of the log, which tunes the limits.")
+    ] = 1 / 3,
+    solves: Annotated[
+        str, typer.Option("--solves", metavar="NAMES", help="Software or labelled kinds that solve challenges.")
+    ] = "browser",
+    attackers_solve: Annotated[
+        str, typer.Option("--attackers-solve", metavar="WHICH", help="as-software, all or none.")
+    ] = "as-software",
+    inject: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--inject", metavar="NAMES", help="Weave attack families into the log first."),
+    ] = None,
+    format: Format = "auto",
+    columns: Columns = None,
+    stamp: Stamp = "auto",
+    rejects: Rejects = None,
+    keep_rejected: KeepRejected = False,
+    max_rejected: MaxRejected = None,
+    seed: Seed = 0,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Forecast what enforcing would do: who would be touched, and what a gateway of stated capacity would serve.
+
+    Example: `botsieve whatif gateway.jsonl --bundle model --out forecast --capacity 20000`
+    """
+    from classifier.cli.forecasting import run
+    from classifier.cli.logs import LogOptions
+    from classifier.whatif.run import Options
+
+    log = LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet)
+    options = Options(capacity, speed, deadline, calibration)
+    run(log, bundle, out, options, solves, attackers_solve, inject, seed, threads)
+
+
+@app.command()
 def features(
     logs: Logs,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.parquet", help="Where the features go.")],

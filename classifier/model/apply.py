@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
@@ -16,6 +18,7 @@ from classifier.features.order import sorted_tables
 from classifier.features.stream import FeatureChunk, clients_of, feature_chunks
 from classifier.model.judge import Judge
 from classifier.policy import decide_batch
+from classifier.situation import Levels, Situation
 
 Taken = TypeVar("Taken")
 Made = TypeVar("Made")
@@ -31,18 +34,29 @@ SCORES = pa.schema([
 class Model(Judge):
     """A loaded bundle, ready to score logs."""
 
-    def scored(self, tables: Iterable[pa.Table], *, threads: int = 1, secret: bytes | None = None) -> Iterator[Scored]:
+    def scored(
+        self,
+        tables: Iterable[pa.Table],
+        *,
+        threads: int = 1,
+        secret: bytes | None = None,
+        explain: bool = True,
+        watch: LogWatch | None = None,
+    ) -> Iterator[Scored]:
         """Score event tables in input order; the results come in the order of time.
 
-        A thread scores one block of rows, on whatever device, while the features of the next are computed.
+        A thread scores one block of rows, on whatever device, while the features of the next are computed. Without
+        `explain` no row has reasons; `watch` counts every request towards a verdict about the whole service.
         """
         chunks = feature_chunks(tables, sizes=self.sizes, threads=threads, secret=secret, prompts=self.prompts)
-        yield from one_ahead(self._score_chunk, chunks)
+        yield from one_ahead(partial(self._score_chunk, explain, watch), chunks)
 
-    def _score_chunk(self, chunk: FeatureChunk) -> Scored:
+    def _score_chunk(self, explain: bool, watch: LogWatch | None, chunk: FeatureChunk) -> Scored:
         raw, probability = self.score(chunk.rows)
         decided = decide_batch(raw, probability, self.thresholds)
         verdicts, families = decided.verdicts(), self.families(chunk.rows, raw)
+        if watch is not None:
+            watch.count(chunk, raw)
         results = pa.table(
             {
                 "row": chunk.row,
@@ -52,7 +66,7 @@ class Model(Judge):
                 "probability": probability,
                 "score": decided.scores.astype(np.int64),
                 "decision": pa.array(verdicts, pa.string()),
-                "reasons": pa.array(self.reasons(chunk.rows, raw), pa.string()),
+                "reasons": pa.array(self.reasons(chunk.rows, raw) if explain else [None] * len(raw), pa.string()),
                 "family": pa.array(
                     [None if v == "allow" else f for v, f in zip(verdicts, families, strict=True)], pa.string()
                 ),
@@ -76,6 +90,28 @@ def one_ahead(work: Callable[[Taken], Made], things: Iterable[Taken]) -> Iterato
             waiting = begun
         if waiting is not None:
             yield waiting.result()
+
+
+class LogWatch:
+    """The verdict about the whole service, minute by minute of a log that a model scores."""
+
+    def __init__(self, model: Judge) -> None:
+        self.situation = Situation()
+        self._levels = Levels.of(model.thresholds, model.bundle.manifest.policy_curve())
+        self._newest = 0
+
+    def count(self, chunk: FeatureChunk, raw: npt.NDArray[np.float32]) -> None:
+        """Count requests and their raw scores, float32[n]; chunks come in the order of time."""
+        time = chunk.events.column("time").to_numpy()
+        if len(time):
+            self.situation.observe_all(time, chunk.client, self._levels.marks(chunk.rows, raw))
+            self._newest = int(time[-1])
+
+    def stretches(self) -> list[dict[str, Any]]:
+        """Return the verdicts as stretches of time, JSON-ready: state, since and until in Unix s, and what spoke for it."""
+        found = [verdict.as_json() for verdict in self.situation.changes]
+        ends = [*(verdict["since"] for verdict in found[1:]), self._newest / MICROSECONDS]
+        return [{**verdict, "until": max(end, verdict["since"])} for verdict, end in zip(found, ends, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

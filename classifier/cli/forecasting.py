@@ -1,0 +1,84 @@
+"""`botsieve whatif`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from classifier.cli.files import complete_or_nothing
+from classifier.cli.logs import LogOptions
+from classifier.cli.simulating import names_of
+from classifier.cli.terminal import OUTPUT, bar, say, threads_of
+from classifier.errors import InputError
+from classifier.events import EVENT_SCHEMA
+from classifier.model.apply import LogWatch, Model, Scored
+from classifier.whatif.causal import ROUNDS
+from classifier.whatif.drawing import plot
+from classifier.whatif.run import Options, what_if
+from classifier.whatif.solving import Solving
+from classifier.whatif.telling import as_any, page, print_table
+
+FILES = ("whatif.json", "whatif.png", "whatif.html")
+
+
+def run(
+    log: LogOptions, bundle: Path, out: Path, options: Options, solves: str, attackers: str, inject: str | None,
+    seed: int, threads: int,
+) -> None:  # fmt: skip
+    """Play a log behind every defence, and write the figures, the plot and the page."""
+    for name in ("capacity", "speed", "deadline"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"--{name} is a number above 0, not {value:g}")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; name a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    count = threads_of(threads)
+    model = Model.load(str(bundle), threads=count)
+    tables = _tables(log, out, inject, seed)
+    log.conclude()
+    families = {name for table in tables for name in table.column("family").unique().to_pylist() if name}
+    solving = Solving.of(solves, attackers, families)
+    with bar("scoring as if enforced", log.quiet) as progress:
+        rounds, watch = [0], LogWatch(model)
+
+        def score(played: Iterable[pa.Table], explain: bool) -> Iterator[Scored]:
+            progress(rounds[0], ROUNDS + 1)
+            rounds[0] += 1
+            return model.scored(played, threads=count, explain=explain, watch=watch if explain else None)
+
+        manifest = model.bundle.manifest
+        found = what_if(
+            tables,
+            score,
+            float(manifest.budgets["challenge"]),
+            solving,
+            options,
+            situation=watch.stretches,
+            notes=model.thresholds.notes,
+        )
+    drawn = plot(found)
+    command = f"botsieve whatif {' '.join(str(path) for path in log.logs)} --bundle {bundle}"
+    figures, picture, told = (out / name for name in FILES)
+    with complete_or_nothing(figures) as partial:
+        partial.write_text(json.dumps(as_any(found), indent=1) + "\n", encoding="utf-8")
+    with complete_or_nothing(picture) as partial:
+        partial.write_bytes(drawn)
+    with complete_or_nothing(told) as partial:
+        partial.write_text(page(found, drawn, command), encoding="utf-8", errors="backslashreplace")
+    print_table(found, OUTPUT)
+    say(f"figures: {figures}, plot: {picture}, page: {told}", log.quiet)
+
+
+def _tables(log: LogOptions, out: Path, inject: str | None, seed: int) -> list[pa.Table]:
+    """Read the log into memory: it is scored several times, each time with other refusals in it."""
+    tables = list(log.tables(out / "whatif", "reading"))
+    if inject is None:
+        return tables
+    from classifier.traffic import inject as weave
+
+    events = pa.concat_tables(tables, promote_options="default").select(EVENT_SCHEMA.names)
+    return [weave(events, attacks=names_of(inject), seed=seed)]
