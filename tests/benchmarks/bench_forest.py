@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,8 @@ BATCHES = (1, 16, 256, 4_096, 65_536)
 REPEATS = {1: 301, 16: 101, 256: 25, 4_096: 7, 65_536: 3}
 PEERS = ("treelite", "tl2cgen", "lleaves")
 ROWS = 2 * 65_536
+PATIENCE_S = 300
+"""What a peer may take to load or compile the forest."""
 _PEERS = Path(__file__).with_name("forest_peers.py")
 
 FloatRows = npt.NDArray[np.float32]
@@ -116,13 +119,17 @@ def started(python: Path | None, folder: Path) -> dict[str, subprocess.Popen[str
         peer = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
+        limit = threading.Timer(PATIENCE_S, peer.kill)
+        limit.start()
         while (said := _line(peer)) and said != "ready":
             pass
+        limit.cancel()
         if said == "ready":
             peers[name] = peer
         else:
             peer.wait()
-            reason = (peer.stderr.read().strip().splitlines() or ["no reason given"])[-1]  # type: ignore[union-attr]
+            late = f"not ready within {PATIENCE_S} s"
+            reason = (peer.stderr.read().strip().splitlines() or [late])[-1]  # type: ignore[union-attr]
             print(f"{name} is left out: {reason}")
     return peers
 
@@ -199,11 +206,13 @@ def plot(times: dict[str, dict[int, float]], path: Path) -> None:
 
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for name, taken in times.items():
+    height = 0.0
+    for name, taken in sorted(times.items(), key=lambda one: one[1][BATCHES[-1]]):
+        height = max(taken[BATCHES[-1]], 1.25 * height)  # names of lines that end close together stand above each other
         style = {"linewidth": 2.5, "color": "black"} if name == "botsieve" else {"linewidth": 1.2}
         line = axes.plot(BATCHES, [taken[batch] for batch in BATCHES], marker="o", markersize=3, **style)[0]  # type: ignore[arg-type]
         axes.annotate(
-            name, (BATCHES[-1], taken[BATCHES[-1]]), xytext=(5, 0), textcoords="offset points", va="center",
+            name, (BATCHES[-1], height), xytext=(5, 0), textcoords="offset points", va="center",
             color=line.get_color(), fontsize=8,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="rows in a call", ylabel="µs a row")
