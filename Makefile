@@ -27,6 +27,8 @@ export UV_NO_PROGRESS := 1
 KERNELS := $(shell find classifier -name '*.py' \( -path '*/features/*' -o -exec grep -q numba {} \; \) -print | sort | xargs cat | cksum | cut -d ' ' -f 1)
 export NUMBA_CACHE_DIR := $(CURDIR)/.cache/numba/$(KERNELS)
 export MPLCONFIGDIR := $(CURDIR)/.cache/matplotlib
+# Threads that wait for one another sleep: spinning takes the core from the other processes of a test run.
+export OMP_WAIT_POLICY ?= passive
 export MLFLOW_DISABLE_TELEMETRY := true
 # Another environment must not be the one that is installed into, and without byte code each start compiles anew.
 unexport VIRTUAL_ENV
