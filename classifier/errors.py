@@ -5,6 +5,7 @@
          ├─ LogError         a log file or its format
          └─ BundleError      a bundle that is damaged or does not fit this version
     ExportError (Botsieve)   a forest that cannot be exported exactly
+    PromotionError (Botsieve) a model that may not become champion
 
 Every message says what was wrong, where, and what to do about it, in one line.
 """
@@ -32,3 +33,7 @@ class BundleError(InputError):
 
 class ExportError(BotsieveError):
     """A forest would not route every row as LightGBM does, so no graph is written."""
+
+
+class PromotionError(BotsieveError):
+    """A registered model failed the gate before `champion`; the message names what it failed."""

@@ -47,6 +47,7 @@ MaxRejected = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no summary.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
 Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads to use; 0 for one a core.")]
+Registry = Annotated[Path, typer.Option("--registry", metavar="DIR", help="Where models:/… are registered.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 
 
@@ -113,7 +114,9 @@ def train(
     ] = 524_288,
     registry: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--registry", metavar="DIR", help="Log the bundle to MLflow there (mlruns) and make it champion."),
+        typer.Option(
+            "--registry", metavar="DIR", help="Log the bundle to MLflow there (mlruns); the first is champion."
+        ),
     ] = None,
     solved_legitimate: Annotated[
         bool,
@@ -134,7 +137,8 @@ def train(
     Example: `botsieve train access.log.gz --bundle model --inject all`
     """
     from classifier.cli.logs import LogOptions
-    from classifier.cli.training import TrainOptions, run
+    from classifier.cli.training import run
+    from classifier.model.pipeline import TrainOptions
 
     log = LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet, solved_legitimate)
     run(
@@ -336,9 +340,7 @@ def serve(
         Optional[Path],  # noqa: UP045
         typer.Option("--config", metavar="FILE.toml", help="Settings; docs/configuration.md lists them."),
     ] = None,
-    registry: Annotated[Path, typer.Option("--registry", metavar="DIR", help="Where models:/… are registered.")] = Path(
-        "mlruns"
-    ),
+    registry: Registry = Path("mlruns"),
 ) -> None:
     """Answer a gateway's questions over HTTP.
 
@@ -375,6 +377,90 @@ def replay(
     from classifier.cli.replaying import run
 
     run(LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet), url, out, speed)
+
+
+@app.command()
+def drift(
+    logs: Logs,
+    bundle: BundleFolder,
+    json: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--json", metavar="FILE", help="Write every figure as JSON."),
+    ] = None,
+    format: Format = "auto",
+    columns: Columns = None,
+    stamp: Stamp = "auto",
+    rejects: Rejects = None,
+    keep_rejected: KeepRejected = False,
+    max_rejected: MaxRejected = None,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Say whether a log still looks like the traffic that a bundle was trained on. The verdict does not change the exit code.
+
+    Example: `botsieve drift lastweek.jsonl.gz --bundle model --json drift.json`
+    """
+    from classifier.cli.drifting import run
+    from classifier.cli.logs import LogOptions
+
+    log = LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet)
+    run(log, bundle, json, threads)
+
+
+@app.command()
+def promote(
+    what: Annotated[
+        str,
+        typer.Argument(metavar="models:/NAME/VERSION|rollback", help="The version, or `rollback` for the one before."),
+    ],
+    log: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option("--log", metavar="LOG", help="Recent traffic to hold budgets and families on; may be repeated."),
+    ] = None,
+    inject: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--inject", metavar="NAMES", help="Weave attack families into that traffic, where it has no labels."
+        ),
+    ] = None,
+    margin: Annotated[
+        float, typer.Option("--margin", min=0, max=1, help="By how much a family's share acted on may fall.")
+    ] = 0.02,
+    registry: Registry = Path("mlruns"),
+    format: Format = "auto",
+    columns: Columns = None,
+    stamp: Stamp = "auto",
+    seed: Seed = 0,
+    threads: Threads = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Make a registered model `champion` if it passes the gate, or go back to the champion before.
+
+    Example: `botsieve promote models:/botsieve/3 --log lastweek.jsonl.gz --inject all`
+    """
+    from classifier.cli.logs import LogOptions
+    from classifier.cli.promoting import run, run_rollback
+
+    if what == "rollback":
+        run_rollback(registry, quiet)
+        return
+    options = LogOptions(log or [], format, columns, stamp, None, False, None, quiet)
+    run(what, options, inject, margin, registry, seed, threads)
+
+
+@app.command()
+def rollback(
+    name: Annotated[str, typer.Option("--name", help="The registered model.")] = "botsieve",
+    registry: Registry = Path("mlruns"),
+    quiet: Quiet = False,
+) -> None:
+    """Go back to the champion before; the same as `botsieve promote rollback`.
+
+    Example: `botsieve rollback`
+    """
+    from classifier.cli.promoting import run_rollback
+
+    run_rollback(registry, quiet, name)
 
 
 @app.command()

@@ -21,10 +21,10 @@ from classifier.cli.replaying import run as replay_log
 from classifier.cli.scoring import run as score_log
 from classifier.cli.simulating import run as simulate_log
 from classifier.cli.terminal import OUTPUT, say, threads_of
-from classifier.cli.training import TrainOptions
 from classifier.cli.training import run as train_bundle
 from classifier.errors import BotsieveError
 from classifier.model.apply import Model, labelled_frame
+from classifier.model.pipeline import TrainOptions
 from classifier.traffic.legitimate import ORDINARY
 
 DURATION_S = 4 * 3600.0

@@ -18,7 +18,8 @@ from classifier.events import EVENT_SCHEMA
 from classifier.model.apply import LogWatch, Model, labelled_frame
 from classifier.model.bundle import Manifest
 from classifier.model.evaluate import evaluate
-from classifier.model.report import ReportMeta, write_report
+from classifier.model.pipeline import report_meta
+from classifier.model.report import write_report
 from classifier.model.summary import print_summary
 from classifier.model.wording import situation_lines
 
@@ -83,21 +84,6 @@ def measure(
     for line in situation_lines(situation or []):
         OUTPUT.print(line, markup=False)
     return metrics
-
-
-def report_meta(manifest: Manifest, bundle: str) -> ReportMeta:
-    """Return what the report page says of the bundle."""
-    return ReportMeta(
-        title="botsieve evaluation",
-        bundle=f"{bundle} ({manifest.manifest_sha256[:12]})" if manifest.manifest_sha256 else bundle,
-        created=manifest.created,
-        thresholds=manifest.thresholds,
-        budgets=manifest.budgets,
-        prior=manifest.calibration["prior"],
-        training=manifest.training_data,
-        versions=manifest.versions,
-        notes=list(manifest.thresholds.get("notes", [])),
-    )
 
 
 def _labelled(log: LogOptions, beside: Path, inject: str | None, seed: int) -> Iterator[pa.Table]:

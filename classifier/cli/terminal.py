@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from classifier.model.bundle import Manifest
+    from classifier.model.metrics import Metrics
 
 ERRORS = Console(stderr=True, highlight=False, soft_wrap=True)
 OUTPUT = Console(highlight=False)
@@ -31,6 +36,29 @@ def bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=ERRORS) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+class Terminal:
+    """Tells a person at a terminal how a training goes on, and what came of it."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._quiet = quiet
+
+    def say(self, text: str) -> None:
+        """Print a line, unless quiet."""
+        say(text, self._quiet)
+
+    def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """Show a progress bar, unless quiet."""
+        return bar(what, self._quiet)
+
+    def result(self, metrics: Metrics, manifest: Manifest) -> None:
+        """Print the table of decisions, unless quiet."""
+        if not self._quiet:
+            from classifier.model.summary import print_summary
+
+            thresholds: Any = manifest.thresholds
+            print_summary(metrics, OUTPUT, thresholds, manifest.budgets["challenge"])
 
 
 def threads_of(asked: int) -> int:

@@ -63,6 +63,13 @@ class Judge:
         """How often the GPU failed; the first time, the CPU took over."""
         return self._scorer.device_faults
 
+    def explainer(self) -> Explainer:
+        """Return what credits a score to features; it takes the columns `columns` of full rows."""
+        if self._explainer is None:
+            names = [FEATURES[column].reason for column in self.columns]
+            self._explainer = Explainer(self._scorer.forest, names, self.bundle.manifest.clip_limit())
+        return self._explainer
+
     def warm(self) -> None:
         """Run everything once, so that the first request waits for no compiler."""
         rows = np.zeros((1, len(FEATURES)), np.float32)
@@ -80,10 +87,7 @@ class Judge:
         high = np.flatnonzero(raw >= self._explain_from)
         if not len(high):
             return out
-        if self._explainer is None:
-            names = [FEATURES[column].reason for column in self.columns]
-            self._explainer = Explainer(self._scorer.forest, names, self.bundle.manifest.clip_limit())
-        for place, found in zip(high, self._explainer.reasons(rows[high][:, self.columns], REASONS), strict=True):
+        for place, found in zip(high, self.explainer().reasons(rows[high][:, self.columns], REASONS), strict=True):
             out[place] = " ".join(found) or None
         return out
 

@@ -14,7 +14,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
@@ -22,9 +22,11 @@ from classifier.errors import BotsieveError, InputError
 from classifier.model.bundle import Bundle, load_bundle
 
 MODEL_NAME = "botsieve"
-CHAMPION = "champion"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+"""Aliases: the version to serve, the newest that was trained since, and the champion before this one."""
 DEFAULT_ROOT = Path("mlruns")
 
+_DATABASE = "mlflow.db"
 _BUNDLE_FOLDER = "bundle"
 _MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 _SETTINGS = {
@@ -36,6 +38,25 @@ _SETTINGS = {
 }
 
 
+class Logged(NamedTuple):
+    """What a bundle was logged as."""
+
+    run: str
+    version: int
+    alias: str
+
+
+class Registered(NamedTuple):
+    """One registered version, with the parameters and metrics of its run."""
+
+    version: int
+    aliases: tuple[str, ...]
+    run: str
+    created_ms: int
+    params: dict[str, str]
+    metrics: dict[str, float]
+
+
 def log_bundle(
     bundle_dir: Path | str,
     root: Path | str = DEFAULT_ROOT,
@@ -43,11 +64,12 @@ def log_bundle(
     params: Mapping[str, Any] | None = None,
     metrics: Mapping[str, float] | None = None,
     name: str = MODEL_NAME,
-    alias: str | None = CHAMPION,
-) -> tuple[str, int]:
-    """Log a bundle as a run, register its model as `name`, point `alias` at it; return (run id, version).
+    alias: str | None = None,
+) -> Logged:
+    """Log a bundle as a run, register its model as `name` and point `alias` at it.
 
-    The bundle is verified first. Raises BundleError for a damaged one, BotsieveError if MLflow fails.
+    Without an alias given, the first version is `champion` and a later one `challenger`: it becomes champion by promotion
+    only. The bundle is verified first. Raises BundleError for a damaged one, BotsieveError if MLflow fails.
     """
     bundle = load_bundle(bundle_dir)
     with _mlflow(Path(root)) as mlflow:
@@ -57,9 +79,84 @@ def log_bundle(
             mlflow.log_metrics({key: float(value) for key, value in (metrics or {}).items()})
             mlflow.log_artifacts(str(bundle.path), _BUNDLE_FOLDER)
             version = _register(mlflow, bundle, name)
-        if alias is not None:
-            mlflow.MlflowClient().set_registered_model_alias(name, alias, str(version))
-        return str(run.info.run_id), version
+        client = mlflow.MlflowClient()
+        if alias is None:
+            alias = CHALLENGER if _version(mlflow, name, CHAMPION) is not None else CHAMPION
+        client.set_registered_model_alias(name, alias, str(version))
+        return Logged(str(run.info.run_id), version, alias)
+
+
+def promote(name: str, version: int, root: Path | str = DEFAULT_ROOT) -> int | None:
+    """Make a version the champion, and the champion so far `previous`; return the latter's version, None if none.
+
+    This moves the aliases and asks nothing: `classifier.model.promotion` is the gate before it.
+    """
+    with _mlflow(Path(root)) as mlflow:
+        client = mlflow.MlflowClient()
+        before = _version(mlflow, name, CHAMPION)
+        if before == version:
+            return before
+        if before is not None:
+            client.set_registered_model_alias(name, PREVIOUS, str(before))
+        client.set_registered_model_alias(name, CHAMPION, str(version))
+        if _version(mlflow, name, CHALLENGER) == version:
+            client.delete_registered_model_alias(name, CHALLENGER)
+        return before
+
+
+def rollback(name: str = MODEL_NAME, root: Path | str = DEFAULT_ROOT) -> tuple[int, int]:
+    """Make the champion before this one champion again; return (version now, version before).
+
+    The two change places, so a second rollback undoes the first. Raises InputError where there is nothing to go back to.
+    """
+    if not (Path(root) / _DATABASE).is_file():
+        raise InputError(f"no registry at {root}: train a bundle first, or run where its mlruns folder is")
+    with _mlflow(Path(root)) as mlflow:
+        now, before = _version(mlflow, name, CHAMPION), _version(mlflow, name, PREVIOUS)
+        if now is None or before is None:
+            raise InputError(f"{name} has no champion before the present one; there is nothing to roll back to")
+        client = mlflow.MlflowClient()
+        client.set_registered_model_alias(name, CHAMPION, str(before))
+        client.set_registered_model_alias(name, PREVIOUS, str(now))
+        return before, now
+
+
+def versions(name: str = MODEL_NAME, root: Path | str = DEFAULT_ROOT) -> list[Registered]:
+    """Return what is registered as `name`, by version: its aliases, parameters and metrics. Nothing where nothing is."""
+    if not (Path(root) / _DATABASE).is_file():
+        return []
+    with _mlflow(Path(root)) as mlflow:
+        client = mlflow.MlflowClient()
+        found = sorted(client.search_model_versions(f"name = '{name}'"), key=lambda each: int(each.version))
+        aliases = client.get_registered_model(name).aliases if found else {}
+        runs = {each.run_id: mlflow.get_run(each.run_id) for each in found}
+        return [
+            Registered(
+                version=int(each.version),
+                aliases=tuple(sorted(alias for alias, number in aliases.items() if int(number) == int(each.version))),
+                run=str(each.run_id),
+                created_ms=int(each.creation_timestamp),
+                params=dict(runs[each.run_id].data.params),
+                metrics=dict(runs[each.run_id].data.metrics),
+            )
+            for each in found
+        ]
+
+
+def parsed(uri: str) -> tuple[str, str | None, int | None]:
+    """Return name, alias and version of `models:/NAME@ALIAS` or `models:/NAME/VERSION`. Raises InputError."""
+    match = _MODEL_URI.fullmatch(uri)
+    if match is None:
+        raise InputError(f"{uri!r} is no registered model; write models:/NAME@ALIAS or models:/NAME/VERSION")
+    return match["name"], match["alias"], None if match["version"] is None else int(match["version"])
+
+
+def _version(mlflow: Any, name: str, alias: str) -> int | None:
+    """Return the version behind an alias; None where there is none."""
+    try:
+        return int(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version)
+    except mlflow.MlflowException:
+        return None
 
 
 def resolve(uri: str, root: Path | str = DEFAULT_ROOT) -> Path:
@@ -67,13 +164,11 @@ def resolve(uri: str, root: Path | str = DEFAULT_ROOT) -> Path:
 
     Raises InputError for another form of address, or one that nothing is registered under.
     """
-    match = _MODEL_URI.fullmatch(uri)
-    if match is None:
-        raise InputError(f"{uri!r} is no registered model; write models:/NAME@ALIAS or models:/NAME/VERSION")
-    if not (Path(root) / "mlflow.db").is_file():
+    name, alias, version = parsed(uri)
+    if not (Path(root) / _DATABASE).is_file():
         raise InputError(f"no registry at {root}: train a bundle first, or run where its mlruns folder is")
     with _mlflow(Path(root)) as mlflow:
-        run_id = _run_of(mlflow, uri, match)
+        run_id = _run_of(mlflow, uri, name, alias, version)
         return _folder(mlflow, run_id)
 
 
@@ -85,16 +180,16 @@ def _folder(mlflow: Any, run_id: str) -> Path:
     return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=_BUNDLE_FOLDER))
 
 
-def _run_of(mlflow: Any, uri: str, match: re.Match[str]) -> str:
+def _run_of(mlflow: Any, uri: str, name: str, alias: str | None, version: int | None) -> str:
     client = mlflow.MlflowClient()
     try:
-        if match["alias"] is not None:
-            version = client.get_model_version_by_alias(match["name"], match["alias"])
+        if alias is not None:
+            found = client.get_model_version_by_alias(name, alias)
         else:
-            version = client.get_model_version(match["name"], match["version"])
+            found = client.get_model_version(name, str(version))
     except mlflow.MlflowException as error:
         raise InputError(f"nothing is registered as {uri}; botsieve train registers a bundle") from error
-    return str(version.run_id)
+    return str(found.run_id)
 
 
 def _register(mlflow: Any, bundle: Bundle, name: str) -> int:
@@ -135,7 +230,7 @@ def _mlflow(root: Path) -> Iterator[Any]:
         import mlflow.onnx
 
         before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
-        uri = f"sqlite:///{root.absolute()}/mlflow.db"
+        uri = f"sqlite:///{root.absolute()}/{_DATABASE}"
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         try:

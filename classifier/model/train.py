@@ -131,7 +131,10 @@ def _lot(key: npt.NDArray[np.uint64], draw: int) -> npt.NDArray[np.float64]:
 
 @dataclass
 class Trained:
-    """A trained model with what a manifest says of it. `columns` are the features it takes, of `spec.NAMES`."""
+    """A trained model with what a manifest says of it. `columns` are the features it takes, of `spec.NAMES`.
+
+    `unseen` float32[rows of the training part] are their raw scores by models that never saw their client.
+    """
 
     boosters: Boosters
     columns: list[int]
@@ -141,6 +144,7 @@ class Trained:
     curve: LegitimateCurve
     split: Split
     leaf_bits: int
+    unseen: npt.NDArray[np.float32]
 
 
 def train(
@@ -197,7 +201,7 @@ def train(
     if known.malicious[later].all() or not known.malicious[later].any():
         later = np.ones(len(known), bool)
     calibration = fit_platt(raw[later], known.malicious[later], prior, training_weights(known)[later])
-    return Trained(boosters, columns, thresholds, budgets, calibration, curve, parts, leaf_bits)
+    return Trained(boosters, columns, thresholds, budgets, calibration, curve, parts, leaf_bits, raw)
 
 
 def _check_clients(known: Dataset, fold: npt.NDArray[np.int64]) -> None:

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pytest
 
-from classifier.cli import main, training
+from classifier.cli import main
+from classifier.model import pipeline
 from classifier.model.train import Settings
 
 BAD = Path(__file__).parents[1] / "data" / "bad"
@@ -77,7 +78,7 @@ def totals(err: str) -> tuple[int, int, int]:
 def small_forests() -> Iterator[None]:
     """Let `train` grow few trees: these tests are of the way there, not of the model."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "Settings", partial(Settings, own_trees=12, group_trees=6, fewest_rows=5))
+        patch.setattr(pipeline, "Settings", partial(Settings, own_trees=12, group_trees=6, fewest_rows=5))
         yield
 
 

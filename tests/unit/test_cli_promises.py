@@ -23,12 +23,12 @@ import classifier.cli.featuring as featuring
 import classifier.cli.logs as reading
 import classifier.cli.scoring as scoring
 import classifier.cli.simulating as simulating
-from classifier.cli.training import run_metrics
 from classifier.events import MICROSECONDS
 from classifier.features import stream
 from classifier.features.spec import NAMES
 from classifier.logs import read_events, read_log
 from classifier.model.bundle import load_bundle
+from classifier.model.pipeline import run_metrics
 from tests.unit.command_line import BAD, Made, done, jsonl, made, refused
 
 __all__ = ["made"]

@@ -30,9 +30,9 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a registry with two versions; `champion` is the first."""
     folder = tmp_path_factory.mktemp("registry")
     root = folder / "my runs"
-    for seed, alias in ((1, "champion"), (2, None)):
+    for seed in (1, 2):
         bundle = bundle_of(folder / f"bundle{seed}", seed)
-        _, version = log_bundle(bundle.path, root, params={"seed": seed}, metrics={"auc": 0.9}, alias=alias)
+        version = log_bundle(bundle.path, root, params={"seed": seed}, metrics={"auc": 0.9}).version
         assert version == seed
     return root
 

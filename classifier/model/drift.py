@@ -1,0 +1,238 @@
+"""Drift: whether today's legitimate traffic still looks like that which the model learned from.
+
+    PSI = Σ over bins of (p_b - q_b) · ln(p_b / q_b)        p: shares today, q: shares in training
+
+The population stability index of credit scoring (N. Siddiqi, "Credit Risk Scorecards", 2006), with its customary bands: under
+0.1 steady, to 0.25 moved, above drifted. The bands know nothing of counts: among a few clients an index of 0.3 is
+chance. So an index only counts where it also lies beyond what sampling explains (`reference.Histogram.noise` of both sides;
+a scaled chi-square, matched by its mean and degrees, at `LEVEL`). Where even 0.25 would lie
+within that, the feature is *unresolved*: the log has too few clients to tell.
+
+Rows are weighed as in training (a client with n requests by sqrt(n), thinned likewise). Requests that are labelled malicious
+or that the model itself acts on are left out and counted: an attack is not drift. The verdict counts the raw score and what
+clients do themselves. Features of groups (addresses, networks, libraries, everyone) are shown and do not count, since a log
+holds many requests and few groups; nor do those that grow with the length of a log (age of the profile, requests seen).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+
+from classifier.errors import InputError
+from classifier.events import MICROSECONDS
+from classifier.features.spec import COLUMN, FEATURES
+from classifier.features.stream import feature_chunks
+from classifier.model.apply import Model
+from classifier.model.dataset import GROWN_PER_CLIENT, WARM_UP_S, WARM_UP_SHARE
+from classifier.model.reference import RAW, Clusters, Floats, Histogram, histogram, read_reference, stability_index
+
+State = Literal["steady", "moved", "drifted", "unresolved"]
+Verdict = Literal["steady", "watch", "drift", "unresolved"]
+
+MOVED, DRIFTED = 0.1, 0.25
+"""The customary bands of the index."""
+LEVEL = 1e-4
+"""Chance that one feature's index exceeds its limit although nothing has changed."""
+ALARM = 3
+"""Features that must have drifted for an alarm where the raw score has not: a change of traffic mostly shows in several."""
+FAR = 3.0
+"""A single feature suffices where its index is so many times what chance could make."""
+DAY = 86_400 * MICROSECONDS
+COUNTED = frozenset(
+    {feature.name for feature in FEATURES if feature.part == "own"} - {"client_age", "client_requests_seen"} | {RAW}
+)
+"""What the verdict counts: the client's own features but those that grow with the length of the log, and the raw score."""
+
+
+@dataclass(frozen=True)
+class FeatureDrift:
+    """One feature (or `raw`): its index, what chance explains of it, and what that makes of it.
+
+    `expected` is the index to be expected of chance alone, `limit` that which chance exceeds once in 1 / `LEVEL` times.
+    `counts` is true for `COUNTED`. `before` and `now` are the shares of the bins between `edges`, and last of missing
+    values, in training and in this window.
+    """
+
+    name: str
+    psi: float
+    expected: float
+    degrees: float
+    limit: float
+    state: State
+    counts: bool
+    edges: tuple[float, ...]
+    before: tuple[float, ...]
+    now: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of the log: Unix seconds, rows and clients measured, acted on, the verdict, and every feature."""
+
+    start: float
+    end: float
+    requests: int
+    clients: int
+    acted_on: int
+    verdict: Verdict
+    features: tuple[FeatureDrift, ...]
+
+    @property
+    def raw(self) -> FeatureDrift:
+        """The raw score."""
+        return self.features[-1]
+
+    def counting(self, state: State) -> list[FeatureDrift]:
+        """Return the features in a state, of those that count, the furthest first."""
+        found = [each for each in self.features if each.state == state and each.counts]
+        return sorted(found, key=lambda each: -each.psi)
+
+
+@dataclass(frozen=True)
+class Drift:
+    """The verdict on a log: that of its worst window. `whole` is all of it, `days` each day of a longer one."""
+
+    verdict: Verdict
+    whole: Window
+    days: tuple[Window, ...]
+
+    def table(self) -> pd.DataFrame:
+        """Return a row a feature of the whole log, the furthest first: psi, expected, limit, state, counts, meaning."""
+        meanings = {feature.name: feature.meaning for feature in FEATURES} | {RAW: "the raw score"}
+        names = ("name", "psi", "expected", "limit", "state", "counts")
+        lines = [{name: getattr(each, name) for name in names} for each in self.whole.features]
+        table = pd.DataFrame(lines).assign(meaning=lambda frame: frame["name"].map(meanings))
+        return table.sort_values("psi", ascending=False, kind="stable").set_index("name")
+
+    def as_json(self) -> dict[str, Any]:
+        """Return every figure."""
+        return {
+            "verdict": self.verdict, "bands": {"moved": MOVED, "drifted": DRIFTED}, "level": LEVEL,
+            "whole": asdict(self.whole), "days": [asdict(day) for day in self.days],
+        }  # fmt: skip
+
+
+def measure_drift(model: Model, tables: Iterable[pa.Table], *, threads: int = 1) -> Drift:
+    """Compare a log with the traffic a bundle was trained on.
+
+    The first stretch of the log, in which nobody is known yet, is left out as in training. Raises InputError where
+    nothing is left, BundleError for a bundle without histograms.
+    """
+    rows = _collect(model, tables, threads)
+    histograms = read_reference(model.bundle)
+    whole = _window(rows, np.ones(len(rows.time), bool), histograms)
+    days = _days(rows, histograms)
+    order: tuple[Verdict, ...] = ("unresolved", "steady", "watch", "drift")
+    return Drift(max((w.verdict for w in (whole, *days)), key=order.index), whole, tuple(days))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    rows: npt.NDArray[np.float32]
+    raw: npt.NDArray[np.float32]
+    time: npt.NDArray[np.int64]
+    key: npt.NDArray[np.uint64]
+    stands_for: Floats
+    acted_on: npt.NDArray[np.bool_]
+
+
+def _collect(model: Model, tables: Iterable[pa.Table], threads: int) -> _Rows:
+    rng = np.random.default_rng(0)
+    parts: list[_Rows] = []
+    for chunk in feature_chunks(tables, sizes=model.sizes, threads=threads):
+        seen = np.maximum(chunk.rows[:, COLUMN["client_requests_seen"]] / GROWN_PER_CLIENT, 1.0).astype(np.float64)
+        at = np.flatnonzero(rng.random(len(seen)) * seen < 1.0)
+        raw, _ = model.score(chunk.rows[at])
+        malicious = chunk.events.column("malicious").take(pa.array(at)).to_pylist()
+        acted_on = np.array([label is True for label in malicious], bool)
+        acted_on |= raw >= np.float32(min(model.thresholds.challenge, model.thresholds.block))
+        time = chunk.events.column("time").to_numpy()[at]
+        parts.append(_Rows(chunk.rows[at], raw, time, chunk.client[at], seen[at], acted_on))
+    if not parts:
+        raise InputError("the log holds no requests")
+    rows = _Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in _Rows.__annotations__))
+    begin, end = int(rows.time.min()), int(rows.time.max())
+    warm = rows.time >= begin + min(WARM_UP_SHARE * (end - begin), WARM_UP_S * MICROSECONDS)
+    rows = _Rows(*(getattr(rows, name)[warm] for name in _Rows.__annotations__))
+    if not (~rows.acted_on).any():
+        raise InputError("every request of the log is acted on or labelled malicious: nothing legitimate is left")
+    return rows
+
+
+def _days(rows: _Rows, histograms: Mapping[str, Histogram]) -> list[Window]:
+    """Return a window for each day since the log began; of a log of a day or less, none. A rest joins the day before."""
+    begin, end = int(rows.time.min()), int(rows.time.max())
+    count = max(round((end - begin) / DAY), 1)
+    if count == 1:
+        return []
+    day = np.minimum((rows.time - begin) // DAY, count - 1)
+    inside = (day == number for number in range(count))
+    return [_window(rows, mask, histograms) for mask in inside if (mask & ~rows.acted_on).any()]
+
+
+def _window(rows: _Rows, inside: npt.NDArray[np.bool_], histograms: Mapping[str, Histogram]) -> Window:
+    kept = inside & ~rows.acted_on
+    clusters = Clusters.of(rows.key[kept], rows.time[kept], rows.stands_for[kept])
+    values = rows.rows[kept]
+    features = tuple(
+        _compared(name, rows.raw[kept] if name == RAW else values[:, COLUMN[name]], before, clusters)
+        for name, before in sorted(histograms.items(), key=lambda item: item[0] == RAW)
+    )
+    return Window(
+        start=float(rows.time[inside].min()) / MICROSECONDS,
+        end=float(rows.time[inside].max()) / MICROSECONDS,
+        requests=round(float(rows.stands_for[kept].sum())),
+        clients=int(clusters.client.max()) + 1,
+        acted_on=round(float(rows.stands_for[inside & rows.acted_on].sum())),
+        verdict=_verdict(features),
+        features=features,
+    )
+
+
+def _compared(name: str, values: npt.NDArray[np.float32], before: Histogram, clusters: Clusters) -> FeatureDrift:
+    now = histogram(values, before.edges, clusters)
+    psi = stability_index(before.shares, now.shares)
+    expected = before.noise + now.noise
+    limit = chance_limit(expected, min(before.degrees, now.degrees), LEVEL)
+    if psi < MOVED:
+        state: State = "steady"
+    elif psi <= limit:
+        state = "unresolved" if limit >= DRIFTED else "steady"
+    else:
+        state = "drifted" if psi >= DRIFTED else "moved"
+    return FeatureDrift(
+        name, psi, expected, min(before.degrees, now.degrees), limit, state, name in COUNTED,
+        tuple(before.edges.tolist()), tuple(before.shares.tolist()), tuple(now.shares.tolist()),
+    )  # fmt: skip
+
+
+def chance_limit(expected: float, degrees: float, level: float) -> float:
+    """Return what a scaled chi-square of mean `expected` exceeds with probability `level`.
+
+    The quantile is that of E. B. Wilson and M. M. Hilferty, "The Distribution of Chi-Square" (1931).
+    """
+    spread = 2.0 / (9.0 * max(degrees, 1.0))
+    return expected * (1.0 - spread + NormalDist().inv_cdf(1.0 - level) * math.sqrt(spread)) ** 3
+
+
+def _verdict(features: tuple[FeatureDrift, ...]) -> Verdict:
+    """Alarm where the raw score has drifted, or `ALARM` features, or one by `FAR`; watch for less than that."""
+    counting = [each for each in features if each.counts]
+    drifted = [each for each in counting if each.state == "drifted"]
+    raw = features[-1]
+    far = any(each.psi > FAR * each.limit for each in drifted)
+    if raw.state == "drifted" or far or len(drifted) >= ALARM:
+        return "drift"
+    if drifted or raw.state == "moved":
+        return "watch"
+    unresolved = sum(each.state == "unresolved" for each in counting)
+    return "unresolved" if raw.state == "unresolved" or unresolved > len(counting) / 2 else "steady"

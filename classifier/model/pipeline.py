@@ -1,0 +1,327 @@
+"""From a log to a bundle: the steps that `botsieve train` and the notebooks share.
+
+events ──> rows (and the same clients as other routes show them) ──> forest ──> ONNX, proven ──> evaluation ──> bundle
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from classifier import __version__
+from classifier.errors import InputError
+from classifier.events import EVENT_SCHEMA, MICROSECONDS
+from classifier.features.engine import Tables
+from classifier.features.promptscore import PROMPT_FILE, shipped_bytes
+from classifier.features.spec import FEATURES, GROUPS, HALF_LIVES_S, spec_hash
+from classifier.model.attribution import Explainer
+from classifier.model.bundle import Bundle, Manifest, write_bundle
+from classifier.model.dataset import Dataset, Source, build, fields_seen, route_views
+from classifier.model.evaluate import evaluate
+from classifier.model.export import export_model
+from classifier.model.families import FAMILY_FILE, Families
+from classifier.model.family_training import agreement, families_of
+from classifier.model.metrics import Metrics
+from classifier.model.reference import reference_histograms
+from classifier.model.report import ReportMeta, report_page
+from classifier.model.train import Settings, Trained, train
+from classifier.policy import Budgets, decide_batch
+
+PROOF_ROWS = 2_000
+WEAVINGS, WOVEN_ROWS = 5, 60_000
+"""Times that attackers are woven into a short log, at most, and the rows that all together are worth."""
+LIBRARIES = ("lightgbm", "numpy", "numba", "pandas", "pyarrow", "onnx", "scikit-learn")
+
+
+class Teller(Protocol):
+    """Who is told how the work goes on."""
+
+    def say(self, text: str) -> None:
+        """Take a line of text."""
+
+    def bar(self, what: str) -> AbstractContextManager[Callable[[int, int], None]]:
+        """Begin a long step; the callable takes (done, total)."""
+
+    def result(self, metrics: Metrics, manifest: Manifest) -> None:
+        """Take the evaluation on the held-out part."""
+
+
+class Silent:
+    """Tells nobody."""
+
+    def say(self, text: str) -> None:
+        """Take a line of text."""
+
+    @contextmanager
+    def bar(self, what: str) -> Iterator[Callable[[int, int], None]]:
+        """Begin a long step."""
+        yield lambda done, total: None
+
+    def result(self, metrics: Metrics, manifest: Manifest) -> None:
+        """Take the evaluation on the held-out part."""
+
+
+SILENT = Silent()
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a training is asked for. `inject` names the attacks woven in; `registry` is the MLflow folder to log to, and
+    `name` what the model is registered as there.
+    """
+
+    bundle: Path
+    inject: str | None = None
+    without: tuple[str, ...] = ()
+    prior: float = 0.01
+    challenge_budget: float | None = None
+    block_budget: float | None = None
+    capacity: int = 524_288
+    registry: Path | None = None
+    seed: int = 0
+    threads: int = 1
+    name: str = "botsieve"
+
+    def budgets(self) -> tuple[Budgets, tuple[str, ...]]:
+        """Return the budgets and the names of those that the user asked for."""
+        asked = {"challenge": self.challenge_budget, "block": self.block_budget}
+        given = {name: share for name, share in asked.items() if share is not None}
+        if self.challenge_budget is not None and self.block_budget is None:
+            # the default must not contradict what was asked for
+            given["block"] = min(Budgets().block, self.challenge_budget)
+        return Budgets(**given), tuple(name for name, share in asked.items() if share is not None)
+
+    def check(self) -> None:
+        """Raise InputError for an option that cannot be meant."""
+        self.budgets()
+        if not 0 < self.prior < 1:
+            raise InputError(f"--prior is a share between 0 and 1, not {self.prior:g}")
+        for group in self.without:
+            if group not in GROUPS:
+                raise InputError(f"there is no feature group {group}; the groups are {', '.join(GROUPS)}")
+
+
+Weaving = Callable[[int], Source]
+"""Gives the log with other attackers woven in, by the number of the weaving."""
+
+
+def weaving_into(own: pa.Table, attacks: str | list[str], seed: int, tell: Teller = SILENT) -> Weaving:
+    """Return what weaves attackers into events, taken as legitimate where they have no label."""
+    from classifier.traffic import inject
+
+    own = own.select(EVENT_SCHEMA.names)
+
+    def weaving(number: int) -> Source:
+        with (tell if number == 0 else SILENT).bar("weaving attacks in"):
+            # Far from the seeds that a user will evaluate with.
+            woven = inject(own, attacks=attacks, seed=seed + number * 1_000_003)
+        return lambda: iter((woven,))
+
+    return weaving
+
+
+def train_bundle(
+    options: TrainOptions,
+    source: Source,
+    again: Weaving | None = None,
+    *,
+    tell: Teller = SILENT,
+    after_reading: Callable[[], None] = lambda: None,
+) -> Bundle:
+    """Train on the events of `source`, write the bundle, and log it where there is a registry.
+
+    `again` gives the log with other attackers, where attackers were woven in: of a short log, theirs are added.
+    `after_reading` is called once the events have been read for the last time. Raises InputError for data that cannot be
+    learnt from, ExportError where ONNX would differ from LightGBM.
+    """
+    options.check()
+    sizes = Tables.for_clients(options.capacity)
+    seen = fields_seen(source)
+    with_settings = {"sizes": sizes, "threads": options.threads, "secret": None, "seed": options.seed}
+    data = build(source, **with_settings)  # type: ignore[arg-type]
+    views = route_views(source, seen, **with_settings)  # type: ignore[arg-type]
+    if again is not None:
+        data = _more_attackers(data, again, lambda more: build(more, **with_settings))  # type: ignore[arg-type]
+    after_reading()
+    tell.say(
+        f"training on {len(data):,} requests of {len(np.unique(data.key)):,} clients, "
+        f"{int(data.malicious.sum()):,} requests malicious; {sum(map(len, views)):,} seen through other routes, too"
+    )
+    budgets, strict = options.budgets()
+    settings = Settings(seed=options.seed, threads=options.threads).for_rows(len(data))
+    with tell.bar("training") as progress:
+        done = [0]
+
+        def step(what: str) -> None:
+            progress(done[0], settings.folds + 1)
+            done[0] += 1
+
+        trained = train(
+            data, views, without=options.without, prior=options.prior, budgets=budgets, strict_budgets=strict,
+            settings=settings, step=step,
+        )  # fmt: skip
+    bundle = _finish(options, data, trained, sizes, seen, tell)
+    if options.registry is not None:
+        _register(options, bundle, options.registry, tell)
+    return bundle
+
+
+def _register(options: TrainOptions, bundle: Bundle, registry: Path, tell: Teller) -> None:
+    from classifier.model.registry import log_bundle
+
+    manifest = bundle.manifest
+    params = {"seed": options.seed, "prior": options.prior, "trees": manifest.trees_total, **manifest.budgets}
+    logged = log_bundle(options.bundle, registry, params=params, metrics=run_metrics(manifest), name=options.name)
+    tell.say(f"registered as {options.name} version {logged.version}, {logged.alias}, in {registry}")
+
+
+def _more_attackers(data: Dataset, weaving: Callable[[int], Source], built: Callable[[Source], Dataset]) -> Dataset:
+    """Add the attackers of further weavings to a short log's rows: a hundred attackers teach little of others.
+
+    Each weaving is a log of its own, so that the log's clients never meet more attackers than one weaving has; only
+    its attackers are added, under row numbers of their own. The log's clients are those of the first.
+    """
+    parts = [data]
+    for number in range(1, min(WEAVINGS, WOVEN_ROWS // len(data))):
+        more = built(weaving(number))
+        more = more.take(more.malicious & ~np.isin(more.key, data.key))
+        more.row += number << 40
+        parts.append(more)
+    return Dataset.join(parts)
+
+
+def _finish(
+    options: TrainOptions, data: Dataset, trained: Trained, sizes: Tables, seen: tuple[str, ...], tell: Teller
+) -> Bundle:
+    rows = np.ascontiguousarray(data.rows[:, trained.columns])
+    rng = np.random.default_rng(options.seed)
+    natural = rows[np.sort(rng.permutation(len(rows))[:PROOF_ROWS])]
+    calibration = trained.calibration
+    with tell.bar("proving that ONNX equals LightGBM"):
+        graphs = export_model(trained.boosters, (calibration.a, calibration.b), np.inf, natural, rows.shape[1])
+    forest = graphs.forest
+    with tell.bar("learning to tell the families apart"):
+        families = families_of(data, trained, threads=options.threads or 1, seed=options.seed)
+    test = data.take(trained.split.test)
+    names = [FEATURES[column].reason for column in trained.columns]
+    called: dict[str, int] = {}
+    metrics, page = None, "<!doctype html><title>botsieve</title><p>No held-out requests to evaluate on.</p>"
+    manifest = _manifest(options, data, trained, sizes, seen, forest.n_trees)
+    if test.malicious.any() and not test.malicious.all():
+        frame = test.frame()
+        frame["raw"] = trained.boosters.raw(np.ascontiguousarray(rows[trained.split.test])).astype(np.float32)
+        frame["probability"] = calibration.probability(frame["raw"].to_numpy()).astype(np.float32)
+        raw = frame["raw"].to_numpy()
+        frame["decision"] = decide_batch(raw, frame["probability"].to_numpy(), trained.thresholds).verdicts()
+        explain = Explainer(forest, names, np.inf)
+        acted = np.flatnonzero(frame["decision"].to_numpy() != "allow")[:20_000]
+        reasons = np.full(len(frame), "", dtype=object)
+        for place, found in zip(acted, explain.reasons(rows[trained.split.test][acted]), strict=True):
+            reasons[place] = "; ".join(found)
+        frame["reasons"] = reasons
+        if families is not None:
+            named = Families(families.SerializeToString())
+            called = agreement(named, test, frame["decision"].to_numpy() != "allow", trained.columns)
+        with tell.bar("evaluating on held-out clients and the last stretch of time"):
+            metrics = evaluate(frame, prior=options.prior, seed=options.seed)
+        page = report_page(metrics, frame, report_meta(manifest, str(options.bundle)))
+    from msgspec.structs import replace
+
+    manifest = replace(manifest, metrics={**_short(metrics), "families": called} if metrics else {})
+    files: dict[str, bytes | Path] = {
+        **graphs.files(),
+        PROMPT_FILE: shipped_bytes(),
+        "reference.json": reference_histograms(data, trained),
+        "report.html": page.encode("utf-8", errors="backslashreplace"),
+    }
+    if families is not None:
+        files[FAMILY_FILE] = families.SerializeToString()
+    bundle = write_bundle(options.bundle, manifest, files)
+    tell.say(f"bundle: {options.bundle} ({forest.n_trees} trees); report: {options.bundle / 'report.html'}")
+    if sum(called.values()):
+        tell.say(
+            f"families of the attackers' requests acted on: {called['right']:,} named rightly, "
+            f"{called['other']:,} otherwise, {called['unknown']:,} unknown"
+        )
+    if metrics:
+        tell.result(metrics, manifest)
+    return bundle
+
+
+def _manifest(
+    options: TrainOptions, data: Dataset, trained: Trained, sizes: Tables, seen: tuple[str, ...], trees: int
+) -> Manifest:
+    own = trained.boosters.own
+    span = [float(data.time.min()) / MICROSECONDS, float(data.time.max()) / MICROSECONDS]
+    digest = hashlib.sha256(data.rows[:, trained.columns].tobytes() + data.malicious.tobytes()).hexdigest()
+    return Manifest(
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        features=tuple(FEATURES[column].name for column in trained.columns),
+        spec_hash=spec_hash(),
+        without=options.without,
+        fields_seen=seen,
+        tables=sizes.as_slots(),
+        half_lives=tuple(map(float, HALF_LIVES_S)),
+        thresholds=trained.thresholds.as_json(),
+        budgets={"challenge": trained.budgets.challenge, "block": trained.budgets.block},
+        calibration={"a": trained.calibration.a, "b": trained.calibration.b, "prior": trained.calibration.prior},
+        clip=None,
+        trees_own=own.num_trees() if own is not None else 0,  # type: ignore[attr-defined]
+        trees_total=trees,
+        leaf_bits=trained.leaf_bits,
+        legitimate_curve=trained.curve.as_json(),
+        training_data={
+            "digest": digest,
+            "events": len(data),
+            "clients": len(np.unique(data.key)),
+            "malicious": int(data.malicious.sum()),
+            "span": span,
+            "injected": options.inject or "",
+        },
+        versions={"botsieve": __version__, "python": platform.python_version(), **{n: version(n) for n in LIBRARIES}},
+    )
+
+
+def _short(metrics: Metrics) -> dict[str, Any]:
+    """Return the figures of the held-out part that a manifest carries; the page has them all.
+
+    Decisions by attack family are among them: a later version is compared by these before it becomes champion.
+    """
+    ranking = [entry for entry in metrics["ranking"] if entry["overall"]]
+    groups = [entry for entry in metrics["groups"] if entry["overall"] or entry["kind"] == "attack"]
+    return {"ranking": ranking, "groups": groups, "calibration": metrics["calibration"], "notes": metrics["notes"]}
+
+
+def run_metrics(manifest: Manifest) -> dict[str, float]:
+    """Return the single figures that MLflow compares runs by; those that the data could not resolve are left out."""
+    figures = {
+        f"{name}_per_{entry['unit']}": entry[name]["value"]
+        for entry in manifest.metrics.get("ranking", [])
+        for name in ("roc_auc", "pr_auc")
+    }
+    return {name: value for name, value in figures.items() if value is not None}
+
+
+def report_meta(manifest: Manifest, bundle: str) -> ReportMeta:
+    """Return what the report page says of the bundle."""
+    return ReportMeta(
+        title="botsieve evaluation",
+        bundle=f"{bundle} ({manifest.manifest_sha256[:12]})" if manifest.manifest_sha256 else bundle,
+        created=manifest.created,
+        thresholds=manifest.thresholds,
+        budgets=manifest.budgets,
+        prior=manifest.calibration["prior"],
+        training=manifest.training_data,
+        versions=manifest.versions,
+        notes=list(manifest.thresholds.get("notes", [])),
+    )

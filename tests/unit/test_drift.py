@@ -1,0 +1,141 @@
+"""Drift: the index and its noise, on traffic made up of clients with habits, and the command over a real bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from classifier.model.drift import LEVEL, chance_limit
+from classifier.model.reference import Clusters, Histogram, deciles, histogram, stability_index
+from tests.unit.command_line import Made, done, made, refused
+
+__all__ = ["made"]
+
+Floats = npt.NDArray[np.float64]
+
+
+def traffic(rng: np.random.Generator, clients: int, habit: float = 3.0, shift: float = 0.0) -> tuple[Floats, Clusters]:
+    """Clients with a value of their own each, around which their requests scatter; their numbers are heavy-tailed."""
+    requests = 1 + np.minimum(rng.pareto(1.2, clients) * 20, 2_000).astype(int)
+    key = np.repeat(np.arange(clients, dtype=np.uint64), requests)
+    values = shift + habit * rng.standard_normal(clients)[key.astype(int)] + rng.standard_normal(len(key))
+    time = rng.integers(0, 86_400 * 1_000_000, len(key))
+    return values, Clusters.of(key, time, np.ones(len(key)))
+
+
+def compared(seed: int, before: int, now: int, shift: float = 0.0) -> tuple[float, float]:
+    """Return the index of two samples, and its limit by chance."""
+    rng = np.random.default_rng(seed)
+    values, clusters = traffic(rng, before)
+    reference = histogram(values, deciles(values, clusters.weight), clusters)
+    values, clusters = traffic(rng, now, shift=shift)
+    later = histogram(values, reference.edges, clusters)
+    degrees = min(reference.degrees, later.degrees)
+    psi = stability_index(reference.shares, later.shares)
+    return psi, chance_limit(reference.noise + later.noise, degrees, LEVEL)
+
+
+def test_the_same_histogram_has_no_distance_and_another_has_a_positive_one() -> None:
+    shares = np.array([0.5, 0.3, 0.2])
+    assert stability_index(shares, shares) == 0
+    assert stability_index(shares, shares[::-1].copy()) == pytest.approx(2 * 0.3 * np.log(0.5 / 0.2))
+    assert np.isfinite(stability_index(np.array([1.0, 0.0]), np.array([0.0, 1.0])))
+
+
+@pytest.mark.parametrize(("before", "now"), [(300, 300), (300, 40), (40, 40)])
+def test_chance_is_told_from_change_however_few_clients_there_are(before: int, now: int) -> None:
+    found = [compared(seed, before, now) for seed in range(60)]
+    assert not [psi for psi, limit in found if psi > limit]
+    # The customary bands alone would have called chance a drift among few clients.
+    if now == 40:
+        assert np.mean([psi > 0.25 for psi, _ in found]) > 0.1
+    shifted = [compared(seed, before, now, shift=8.0) for seed in range(20)]
+    assert all(psi > limit for psi, limit in shifted if before == 300)
+
+
+def test_the_noise_is_the_distance_that_chance_makes() -> None:
+    samples = [compared(seed, 400, 100)[0] for seed in range(40)]
+    rng = np.random.default_rng(99)
+    expected = []
+    for clients in (400, 100):
+        values, clusters = traffic(rng, clients)
+        expected.append(histogram(values, deciles(values, clusters.weight), clusters).noise)
+    assert np.mean(samples) == pytest.approx(sum(expected), rel=0.5)
+
+
+def test_a_heavy_client_counts_as_its_root() -> None:
+    key = np.repeat(np.arange(101, dtype=np.uint64), [10_000] + [1] * 100)
+    clusters = Clusters.of(key, np.zeros(len(key), np.int64), np.ones(len(key)))
+    values = (key > 0).astype(np.float64)
+    assert histogram(values, np.array([0.5]), clusters).shares[0] == pytest.approx(0.5)
+
+
+def test_missing_values_have_a_bin_and_a_place_is_read_from_the_deciles() -> None:
+    values = np.array([np.nan, *range(1, 10)])
+    clusters = Clusters.of(np.arange(10, dtype=np.uint64), np.zeros(10, np.int64), np.ones(10))
+    found = histogram(values, deciles(values, clusters.weight), clusters)
+    assert found.shares[-1] == pytest.approx(0.1)
+    assert found.shares.sum() == pytest.approx(1)
+    assert found.below(0.5) < found.below(5) < found.below(10)
+    assert np.isnan(found.below(float("nan")))
+    assert np.isnan(Histogram(np.empty(0), np.array([0.0, 1.0]), 0.0, 1.0).below(1.0))
+
+
+def test_the_command_tells_a_planted_shift_from_ordinary_traffic(made: Made, tmp_path: Path) -> None:
+    ordinary = done("drift", made.log, "--bundle", made.bundle, "--json", tmp_path / "same.json", "--quiet")
+    same = json.loads((tmp_path / "same.json").read_text())
+    assert same["verdict"] != "drift"
+    assert len(same["whole"]["features"]) == 151
+    assert "Drift:" not in ordinary.out
+    shifted = tmp_path / "shifted.jsonl"
+    with made.log.open() as lines, shifted.open("w") as out:
+        for line in lines:
+            event = json.loads(line)
+            event.pop("user_agent", None)
+            event["path"] = "/another/service/of/ours" + event["path"]
+            out.write(json.dumps(event) + "\n")
+    ran = done("drift", shifted, "--bundle", made.bundle, "--json", tmp_path / "drift.json", "--quiet")
+    found = json.loads((tmp_path / "drift.json").read_text())
+    assert found["verdict"] == "drift"
+    states = {each["name"]: each["state"] for each in found["whole"]["features"]}
+    assert states["client_no_agent_share"] == states["request_path_depth"] == "drifted"
+    assert "Drift: the traffic no longer looks like that of training" in ran.out
+
+
+def test_a_log_of_nothing_but_attacks_is_refused(made: Made, tmp_path: Path) -> None:
+    log = tmp_path / "attacks.jsonl"
+    events = [json.loads(line) for line in made.log.read_text().splitlines()]
+    log.write_text("".join(json.dumps(event) + "\n" for event in events if event["malicious"]))
+    refused("drift", log, "--bundle", made.bundle, says="nothing legitimate is left")
+
+
+@pytest.mark.slow
+def test_ordinary_weeks_raise_no_alarm_and_a_shift_is_seen_within_a_day(tmp_path: Path) -> None:
+    """Two-day weeks of few clients; docs/drift.md has the same at full size."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from classifier.model.apply import Model
+    from classifier.model.drift import measure_drift
+    from classifier.model.pipeline import TrainOptions, train_bundle
+    from classifier.traffic import simulate
+    from tests.unit.command_line import small_forests
+
+    span = {"duration_s": 2 * 86_400.0, "clients": 25}
+    learn = simulate(**span, attacks="all", seed=0)  # type: ignore[arg-type]
+    with small_forests():
+        train_bundle(TrainOptions(tmp_path / "bundle", capacity=4_096), lambda: iter((learn,)))
+    model = Model.load(str(tmp_path / "bundle"))
+    for seed in range(1, 4):
+        events = simulate(**span, attacks="none", seed=seed)  # type: ignore[arg-type]
+        assert measure_drift(model, [events]).verdict != "drift", seed
+    time = events.column("time")
+    after = pc.greater_equal(time, pa.scalar(time[0].as_py() + 86_400 * 1_000_000))
+    place = events.schema.get_field_index("user_agent")
+    agents = pc.if_else(after, pa.scalar(None, pa.string()), events.column("user_agent"))
+    drift = measure_drift(model, [events.set_column(place, "user_agent", agents)])
+    assert [day.verdict == "drift" for day in drift.days] == [False, True]
