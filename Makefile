@@ -11,6 +11,8 @@ BOOT ?= .uv
 LITELLM ?= $(VENV)-litellm
 # Other engines for forests, to compare with.
 PEERS ?= $(VENV)-peers
+# JupyterLab brings a hundred packages that nothing else needs.
+NOTEBOOKS ?= $(VENV)-notebooks
 UV := $(BOOT)/bin/uv
 PY := $(VENV)/bin/python
 # The interpreter to build upon: `make PYTHON=/path/to/python3 …`, else the first that is new enough.
@@ -74,6 +76,10 @@ bench-forest: $(VENV)/.dev $(PEERS)/.installed ## the forest through our engines
 bench: $(VENV)/.dev ## every benchmark, as tables (ONLY="name …" for some)
 	$(PY) -m tests.benchmarks $(ONLY)
 
+.PHONY: notebooks
+notebooks: $(NOTEBOOKS)/.installed ## JupyterLab on the notebooks, in an environment of its own
+	cd notebooks && $(abspath $(NOTEBOOKS))/bin/jupyter lab
+
 .PHONY: setup
 setup: $(VENV)/.dev ## the development environment, without running anything
 
@@ -85,16 +91,17 @@ pins: $(BOOT)/.installed ## renew requirements/*.txt from pyproject.toml (UPGRAD
 	echo 'litellm[proxy]>=1.100' | $(PIN) --no-annotate - --output-file requirements/litellm.txt
 	$(PIN) pyproject.toml --group build --group dev --output-file requirements/dev.txt
 	$(PIN) pyproject.toml --group build --constraint requirements/dev.txt --output-file requirements/base.txt
+	$(PIN) pyproject.toml --group build --group notebooks --constraint requirements/dev.txt --output-file requirements/notebooks.txt
 
 .PHONY: clean
 clean: ## remove what runs leave behind; environments and mlruns/ stay
-	rm -rf demo build dist .cache/numba .cache/matplotlib
+	rm -rf demo build dist notebooks/work .cache/numba .cache/matplotlib
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find classifier serving tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: distclean
 distclean: clean ## remove the environments and every cache as well
-	rm -rf .venv .venv-litellm .venv-peers .uv .cache *.egg-info
+	rm -rf .venv .venv-litellm .venv-peers .venv-notebooks .uv .cache *.egg-info
 
 $(BOOT)/.installed: requirements/uv.txt
 	@python=; \
@@ -143,4 +150,10 @@ $(PEERS)/.installed: $(BOOT)/.installed
 	@for peer in treelite==4.8.1 tl2cgen==1.0.0 "lleaves==1.3.0 llvmlite<0.45"; do \
 	    $(UV) pip install --quiet --python $(PEERS)/bin/python $$peer || echo "$$peer does not install here" >&2; \
 	done
+	@touch $@
+
+$(NOTEBOOKS)/.installed: requirements/notebooks.txt pyproject.toml $(BOOT)/.installed
+	$(UV) venv --quiet --clear --python $(BOOT)/bin/python $(NOTEBOOKS)
+	$(UV) pip sync --quiet --python $(NOTEBOOKS)/bin/python --require-hashes requirements/notebooks.txt
+	$(UV) pip install --quiet --python $(NOTEBOOKS)/bin/python --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -112,7 +112,7 @@ def features_of(log: Log, *, detector: Detector | None = None, threads: int = 0)
     (True, ['row', 'time', 'client', 'request_is_post'])
     """
     parts = []
-    sizes = DEFAULT_TABLES if detector is None else detector.model.sizes
+    sizes = DEFAULT_TABLES if detector is None else detector._model.sizes
     for chunk in feature_chunks(_tables(log), sizes=sizes, threads=_threads(threads)):
         labels = pd.DataFrame({"row": chunk.row, "time": _moments(chunk.events), "client": clients_of(chunk.events)})
         parts.append(pd.concat([labels, pd.DataFrame(chunk.rows.copy(), columns=list(NAMES))], axis=1))
@@ -195,7 +195,7 @@ class Detector:
     """
 
     def __init__(self, model: Model, threads: int = 1) -> None:
-        self.model, self._threads = model, threads
+        self._model, self._threads = model, threads
 
     def __repr__(self) -> str:
         actions = (f"{name} from {value:.1f} raw" for name, value in self.thresholds.items())
@@ -204,32 +204,32 @@ class Detector:
     @property
     def path(self) -> Path:
         """The folder of the bundle."""
-        return self.model.bundle.path
+        return self._model.bundle.path
 
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the features the model takes."""
-        return self.model.bundle.manifest.features
+        return self._model.bundle.manifest.features
 
     @property
     def thresholds(self) -> dict[str, float]:
         """Raw scores from which requests are challenged and blocked; infinite for never."""
-        return {"challenge": self.model.thresholds.challenge, "block": self.model.thresholds.block}
+        return {"challenge": self._model.thresholds.challenge, "block": self._model.thresholds.block}
 
     @property
     def budgets(self) -> dict[str, float]:
         """Shares of legitimate requests that may be challenged or blocked, and blocked."""
-        return dict(self.model.bundle.manifest.budgets)
+        return dict(self._model.bundle.manifest.budgets)
 
     @property
     def prior(self) -> float:
         """The share of malicious requests that probabilities are calibrated to."""
-        return float(self.model.bundle.manifest.calibration["prior"])
+        return float(self._model.bundle.manifest.calibration["prior"])
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the training data could not resolve."""
-        return self.model.thresholds.notes
+        return self._model.thresholds.notes
 
     def threshold(self, budget: float) -> float:
         """Return the raw score that keeps to another budget, from the curve of legitimate training scores.
@@ -237,7 +237,7 @@ class Detector:
         >>> load(bundle).threshold(0.2) < load(bundle).threshold(0.05)
         True
         """
-        return self.model.bundle.manifest.policy_curve().threshold(budget)
+        return self._model.bundle.manifest.policy_curve().threshold(budget)
 
     def score(self, log: Log, *, per: Literal["request", "client"] = "request") -> pd.DataFrame:
         """Score a log, or feature rows that `features_of` gave.
@@ -255,7 +255,7 @@ class Detector:
         """
         if per not in ("request", "client"):
             raise InputError(f"scores are per request or per client, not per {per}")
-        results = _by_features(self.model, log) if _has_features(log) else self._results(log)
+        results = _by_features(self._model, log) if _has_features(log) else self._results(log)
         if per == "client":
             clients = PerClient()
             for table in results:
@@ -274,7 +274,7 @@ class Detector:
 
         Raises InputError where no row has a label.
         """
-        frame = labelled_frame(self.model.scored(_tables(log), threads=self._threads))
+        frame = labelled_frame(self._model.scored(_tables(log), threads=self._threads))
         return Evaluation(evaluate(frame, prior=self.prior, resamples=resamples, seed=seed))
 
     def explain(self, client: str, log: Log) -> Explanation:
@@ -288,7 +288,7 @@ class Detector:
 
         Raises InputError if the log does not have the client.
         """
-        return explain_client(self.model, _tables(log), client, threads=self._threads)
+        return explain_client(self._model, _tables(log), client, threads=self._threads)
 
     def drift(self, log: Log) -> Drift:
         """Compare a log with the traffic the detector was trained on.
@@ -296,10 +296,10 @@ class Detector:
         >>> load(bundle).drift(log).whole.requests > 0
         True
         """
-        return measure_drift(self.model, _tables(log), threads=self._threads)
+        return measure_drift(self._model, _tables(log), threads=self._threads)
 
     def _results(self, log: Log) -> Iterator[pa.Table]:
-        return (part.results for part in self.model.scored(_tables(log), threads=self._threads))
+        return (part.results for part in self._model.scored(_tables(log), threads=self._threads))
 
 
 @dataclass(frozen=True)

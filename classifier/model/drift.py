@@ -4,7 +4,7 @@
 
 The population stability index of credit scoring (N. Siddiqi, "Credit Risk Scorecards", 2006), with its customary bands: under
 0.1 steady, to 0.25 moved, above drifted. The bands know nothing of counts: among a few clients an index of 0.3 is
-chance. So an index only counts where it also lies beyond what sampling explains (`reference.Histogram.noise` of both sides;
+chance. So an index only counts where it also lies beyond what sampling explains (`Histogram.noise` of both sides;
 a scaled chi-square, matched by its mean and degrees, at `LEVEL`). Where even 0.25 would lie
 within that, the feature is *unresolved*: the log has too few clients to tell.
 
@@ -16,10 +16,8 @@ holds many requests and few groups; nor do those that grow with the length of a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from statistics import NormalDist
 from typing import Any, Literal
 
 import numpy as np
@@ -33,7 +31,16 @@ from classifier.features.spec import COLUMN, FEATURES
 from classifier.features.stream import feature_chunks
 from classifier.model.apply import Model
 from classifier.model.dataset import GROWN_PER_CLIENT, WARM_UP_S, WARM_UP_SHARE
-from classifier.model.reference import RAW, Clusters, Floats, Histogram, histogram, read_reference, stability_index
+from classifier.model.histograms import (
+    RAW,
+    Clusters,
+    Floats,
+    Histogram,
+    chance_limit,
+    histogram,
+    read_reference,
+    stability_index,
+)
 
 State = Literal["steady", "moved", "drifted", "unresolved"]
 Verdict = Literal["steady", "watch", "drift", "unresolved"]
@@ -213,15 +220,6 @@ def _compared(name: str, values: npt.NDArray[np.float32], before: Histogram, clu
         name, psi, expected, min(before.degrees, now.degrees), limit, state, name in COUNTED,
         tuple(before.edges.tolist()), tuple(before.shares.tolist()), tuple(now.shares.tolist()),
     )  # fmt: skip
-
-
-def chance_limit(expected: float, degrees: float, level: float) -> float:
-    """Return what a scaled chi-square of mean `expected` exceeds with probability `level`.
-
-    The quantile is that of E. B. Wilson and M. M. Hilferty, "The Distribution of Chi-Square" (1931).
-    """
-    spread = 2.0 / (9.0 * max(degrees, 1.0))
-    return expected * (1.0 - spread + NormalDist().inv_cdf(1.0 - level) * math.sqrt(spread)) ** 3
 
 
 def _verdict(features: tuple[FeatureDrift, ...]) -> Verdict:

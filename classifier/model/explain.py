@@ -15,7 +15,7 @@ from classifier.events import MICROSECONDS
 from classifier.features.spec import FEATURES
 from classifier.features.stream import clients_of, feature_chunks
 from classifier.model.apply import Model
-from classifier.model.reference import read_reference
+from classifier.model.histograms import read_reference
 from classifier.policy import decide_batch
 
 SHOWN = ("method", "path", "status", "duration", "model", "input_tokens", "output_tokens")

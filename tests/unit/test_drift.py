@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from classifier.model.drift import LEVEL, chance_limit
-from classifier.model.reference import Clusters, Histogram, deciles, histogram, stability_index
+from classifier.model.drift import LEVEL
+from classifier.model.histograms import Clusters, Histogram, chance_limit, deciles, histogram, stability_index
 from tests.unit.command_line import Made, done, made, refused
 
 __all__ = ["made"]

@@ -80,3 +80,14 @@ def test_a_built_wheel_holds_every_module_and_data_file(tmp_path: Path) -> None:
         if path.is_file() and path.suffix != ".md"
     }
     assert shipped <= packed
+
+
+def test_every_command_is_documented() -> None:
+    from classifier.cli.app import app
+
+    pages = "\n".join(page.read_text() for page in PAGES)
+    for command in app.registered_commands:
+        callback = command.callback
+        assert callback is not None
+        assert f"botsieve {callback.__name__}" in pages, callback.__name__
+        assert "Example: `botsieve" in (callback.__doc__ or "") or callback.__name__ == "demo"
