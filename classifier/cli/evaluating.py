@@ -15,11 +15,12 @@ from classifier.cli.simulating import names_of
 from classifier.cli.terminal import OUTPUT, bar, say, threads_of
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA
-from classifier.model.apply import Model, labelled_frame
+from classifier.model.apply import LogWatch, Model, labelled_frame
 from classifier.model.bundle import Manifest
 from classifier.model.evaluate import evaluate
 from classifier.model.report import ReportMeta, write_report
 from classifier.model.summary import print_summary
+from classifier.model.wording import situation_lines
 
 
 def run(
@@ -39,17 +40,28 @@ def run(
     count = threads_of(threads)
     model = Model.load(str(bundle), threads=count)
     beside = json_file or report or Path("evaluation")
-    frame = labelled_frame(model.scored(_labelled(log, beside, inject, seed), threads=count))
+    watch = LogWatch(model)
+    frame = labelled_frame(model.scored(_labelled(log, beside, inject, seed), threads=count, watch=watch))
     log.conclude()
     if not frame["malicious"].notna().any():
         raise InputError("no event has a label: give labelled events, or weave attacks in with --inject all")
-    measure(model.bundle.manifest, frame, str(bundle), json_file, report, seed, log.quiet)
+    measure(model.bundle.manifest, frame, str(bundle), json_file, report, seed, log.quiet, watch.stretches())
 
 
 def measure(
-    manifest: Manifest, frame: Any, bundle: str, json_file: Path | None, report: Path | None, seed: int, quiet: bool
+    manifest: Manifest,
+    frame: Any,
+    bundle: str,
+    json_file: Path | None,
+    report: Path | None,
+    seed: int,
+    quiet: bool,
+    situation: list[dict[str, Any]] | None = None,
 ) -> Any:
-    """Evaluate scored requests with labels, and print, write or draw the result."""
+    """Evaluate scored requests with labels, and print, write or draw the result.
+
+    `situation` are verdicts about the whole service (`LogWatch.stretches`).
+    """
     with bar("bootstrap intervals", quiet) as progress:
         done = [0]
 
@@ -60,7 +72,7 @@ def measure(
         metrics = evaluate(frame, prior=manifest.calibration["prior"], seed=seed, on_resample=resampled)
     if json_file is not None:
         with complete_or_nothing(json_file) as partial:
-            partial.write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps({**metrics, "situation": situation or []}, indent=1) + "\n", encoding="utf-8")
         say(f"figures: {json_file}", quiet)
     if report is not None:
         with complete_or_nothing(report) as partial:
@@ -68,6 +80,8 @@ def measure(
         say(f"report: {report}", quiet)
     thresholds: Any = manifest.thresholds
     print_summary(metrics, OUTPUT, thresholds, manifest.budgets["challenge"])
+    for line in situation_lines(situation or []):
+        OUTPUT.print(line, markup=False)
     return metrics
 
 

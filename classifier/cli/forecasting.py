@@ -14,7 +14,7 @@ from classifier.cli.simulating import names_of
 from classifier.cli.terminal import OUTPUT, bar, say, threads_of
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA
-from classifier.model.apply import Model, Scored
+from classifier.model.apply import LogWatch, Model, Scored
 from classifier.whatif.causal import ROUNDS
 from classifier.whatif.drawing import plot
 from classifier.whatif.run import Options, what_if
@@ -43,16 +43,22 @@ def run(
     families = {name for table in tables for name in table.column("family").unique().to_pylist() if name}
     solving = Solving.of(solves, attackers, families)
     with bar("scoring as if enforced", log.quiet) as progress:
-        rounds = [0]
+        rounds, watch = [0], LogWatch(model)
 
         def score(played: Iterable[pa.Table], explain: bool) -> Iterator[Scored]:
             progress(rounds[0], ROUNDS + 1)
             rounds[0] += 1
-            return model.scored(played, threads=count, explain=explain)
+            return model.scored(played, threads=count, explain=explain, watch=watch if explain else None)
 
         manifest = model.bundle.manifest
         found = what_if(
-            tables, score, float(manifest.budgets["challenge"]), solving, options, notes=model.thresholds.notes
+            tables,
+            score,
+            float(manifest.budgets["challenge"]),
+            solving,
+            options,
+            situation=watch.stretches,
+            notes=model.thresholds.notes,
         )
     drawn = plot(found)
     command = f"botsieve whatif {' '.join(str(path) for path in log.logs)} --bundle {bundle}"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
 from classifier.events import MICROSECONDS
 from classifier.features.order import sorted_tables
-from classifier.features.stream import clients_of, feature_chunks
+from classifier.features.stream import FeatureChunk, clients_of, feature_chunks
 from classifier.model.judge import Judge
 from classifier.policy import decide_batch
+from classifier.situation import Levels, Situation
 
 SCORES = pa.schema([
     ("row", pa.int64()), ("time", pa.float64()), ("client", pa.string()), ("raw", pa.float32()),
@@ -27,12 +30,23 @@ class Model(Judge):
     """A loaded bundle, ready to score logs."""
 
     def scored(
-        self, tables: Iterable[pa.Table], *, threads: int = 1, secret: bytes | None = None, explain: bool = True
+        self,
+        tables: Iterable[pa.Table],
+        *,
+        threads: int = 1,
+        secret: bytes | None = None,
+        explain: bool = True,
+        watch: LogWatch | None = None,
     ) -> Iterator[Scored]:
-        """Score event tables in input order; the results come in the order of time. Without `explain` no row has reasons."""
+        """Score event tables in input order; the results come in the order of time.
+
+        Without `explain` no row has reasons; `watch` counts every request towards a verdict about the whole service.
+        """
         for chunk in feature_chunks(tables, sizes=self.sizes, threads=threads, secret=secret):
             raw, probability = self.score(chunk.rows)
             decided = decide_batch(raw, probability, self.thresholds)
+            if watch is not None:
+                watch.count(chunk, raw)
             results = pa.table(
                 {
                     "row": chunk.row,
@@ -48,6 +62,34 @@ class Model(Judge):
                 schema=SCORES,
             )
             yield Scored(results, chunk.events)
+
+
+class LogWatch:
+    """The verdict about the whole service, minute by minute of a log that a model scores."""
+
+    def __init__(self, model: Judge) -> None:
+        self.situation = Situation()
+        self._levels = Levels.of(model.thresholds, model.bundle.manifest.policy_curve())
+        self._newest = 0
+
+    def count(self, chunk: FeatureChunk, raw: npt.NDArray[np.float32]) -> None:
+        """Count requests and their raw scores, float32[n]; chunks come in the order of time."""
+        time = chunk.events.column("time").to_numpy()
+        if len(time):
+            self.situation.observe_all(time, chunk.client, self._levels.marks(chunk.rows, raw))
+            self._newest = int(time[-1])
+
+    def stretches(self) -> list[dict[str, Any]]:
+        """Return the verdicts as stretches of time, JSON-ready: state, since and until in Unix s, and what spoke for it."""
+        newest = self._newest / MICROSECONDS
+        # Of a short log nothing was said that could change.
+        verdicts = list(self.situation.changes) or [self.situation.verdict]
+        found = [verdict.as_json() for verdict in verdicts]
+        ends = [*(verdict["since"] for verdict in found[1:]), newest]
+        return [
+            {**verdict, "since": verdict["since"] or newest, "until": max(end, verdict["since"])}
+            for verdict, end in zip(found, ends, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)

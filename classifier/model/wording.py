@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, TypedDict
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple, TypedDict
 
 from classifier.model.bootstrap import Figure
 from classifier.model.metrics import GroupMetrics, Metrics
@@ -65,6 +66,32 @@ def printable(text: str, longest: int = 64) -> str:
 def plural(count: int, noun: str) -> str:
     """Write a count with its noun."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def situation_rows(stretches: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return the stretches of `LogWatch` as text: when, how many minutes, state, evidence."""
+    rows = []
+    for stretch in stretches:
+        begin, end = (datetime.fromtimestamp(stretch[name], UTC) for name in ("since", "until"))
+        rows.append(
+            {
+                "when": f"{begin:%d %b %H:%M} to {end:%H:%M}" if begin.date() == end.date()
+                else f"{begin:%d %b %H:%M} to {end:%d %b %H:%M}",
+                "minutes": f"{(stretch['until'] - stretch['since']) / 60:,.0f}",
+                "state": stretch["state"],
+                "evidence": "; ".join(stretch["evidence"]),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def situation_lines(stretches: list[dict[str, Any]], most: int = 6) -> list[str]:
+    """Return what a terminal says of the stretches: those that are not calm, and how many more there are."""
+    rows = [row for row in situation_rows(stretches) if row["state"] != "calm"]
+    lines = [f"{row['state']}, {row['when']} UTC ({row['minutes']} min): {row['evidence']}." for row in rows[:most]]
+    if len(rows) > most:
+        lines.append(f"… and {len(rows) - most} more such stretches.")
+    return lines or (["The whole time was calm: neither a surge nor an attack."] if stretches else [])
 
 
 def overall(metrics: Metrics, kind: str) -> GroupMetrics | None:

@@ -66,7 +66,7 @@ def enforced(
         if not unsettled:
             break
         decided, refused = played, _refusals(played, can, acts)
-    if explain and np.any(decided.code > 0):
+    if explain:
         decided = replace(decided, reasons=again(True).reasons)
     return Enforced(traffic, shadow, decided, can & acts & (decided.code == CHALLENGE), refused, done, unsettled)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,6 +53,8 @@ class WhatIf:
     outcomes: list[Outcome]
     courses: list[Course]
     forecast: dict[str, Any]
+    situation: list[dict[str, Any]]
+    """Verdicts about the whole service, as `LogWatch.stretches` gives them; empty where nobody watched."""
     notes: list[str]
 
     def as_json(self) -> dict[str, Any]:
@@ -77,6 +80,7 @@ class WhatIf:
             "unsettled_decisions": self.enforced.unsettled,
             "defences": [outcome.as_json() for outcome in self.outcomes],
             "forecast": self.forecast,
+            "situation": self.situation,
             "notes": self.notes,
         }
 
@@ -88,12 +92,13 @@ def what_if(
     solving: Solving,
     options: Options,
     solved: Solved | None = None,
+    situation: Callable[[], list[dict[str, Any]]] = list,
     notes: tuple[str, ...] = (),
 ) -> WhatIf:
     """Play event tables (in input order) behind every defence.
 
-    `budget` is the challenge budget that limits are tuned to; `solved`
-    replaces `solving` where more is known than a log says. Raises InputError where the log is too short or has no tokens.
+    `budget` is the challenge budget that limits are tuned to; `solved` replaces `solving` where more is known than a log
+    says; `situation` is asked after the scoring that explains. Raises InputError where the log is too short or has no tokens.
     """
     begins = _begins(tables, options)
     chosen = solved or (lambda traffic: solving.solve(traffic.software, traffic.family, traffic.attack))
@@ -108,7 +113,7 @@ def what_if(
     played += [outcome(traffic, defence, setup) for defence in tried]
     return WhatIf(
         setup, solving, traffic, run, [one for one, _ in played], [course for _, course in played],
-        forecast(traffic, run, begins), [*notes, *_notes(traffic, run, options, capacity)],
+        forecast(traffic, run, begins), situation(), [*notes, *_notes(traffic, run, options, capacity)],
     )  # fmt: skip
 
 

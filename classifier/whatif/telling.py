@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classifier.model import report, wording
+from classifier.model.wording import situation_lines, situation_rows
 from classifier.whatif.comparison import ALONE, BOTSIEVE, NONE, Outcome
 from classifier.whatif.drawing import colour_of
 from classifier.whatif.run import WhatIf
@@ -100,7 +101,7 @@ def print_table(found: WhatIf, console: Console) -> None:
                 f"{line['requests']:,}", f"{line['touched']:,}", " ".join(line["reasons"]),
             )  # fmt: skip
         console.print(most)
-    for sentence in [*sentences(found), *found.notes]:
+    for sentence in [*sentences(found), *situation_lines(found.situation), *found.notes]:
         console.print(Text(sentence), soft_wrap=False)
 
 
@@ -127,7 +128,7 @@ def page(found: WhatIf, png: bytes, command: str) -> str:
         style=style, found=found, told=sentences(found), columns=COLUMNS, rows=rows, title=_title(by),
         tone=_tone(found, by), caption=_caption(found), tiles=_tiles(found, by), command=command,
         plot="data:image/png;base64," + base64.b64encode(png).decode(), server=found.setup.server,
-        facts=facts(found), forecast=found.forecast, labelled=found.traffic.labelled,
+        facts=facts(found), situation=situation_rows(found.situation), forecast=found.forecast, labelled=found.traffic.labelled,
     )  # fmt: skip
 
 

@@ -1,0 +1,331 @@
+"""Surge or attack: one verdict about the whole service, with what speaks for it.
+
+Each request is counted once, in whole minutes. When a minute is over, the last five are compared with the usual minute of this
+service: median and median deviation over the last 1440 minutes that had requests, in robust units (chance does not bring
+about a deviation of 6). What a rise of requests, clients or newcomers means, the scores tell: when those who come score like
+everybody, it is a surge; when a good part scores like attackers do, it is an attack. Only *attack* may tighten budgets.
+
+The verdict, by rules in this order:
+
+1. `unsure` while fewer than 30 minutes have been seen: there is no usual minute yet.
+2. `attack` when requests that score like attackers' (at or above the challenge threshold) make up 10 % of all and are more than
+   six deviations above the usual, and without the busiest client among them still 5 %, from three clients or more.
+3. `unsure` when one or two clients make nearly all of them: one client is no attack on the service; to deal with it is enough.
+4. `unsure` when requests or clients rise, and with them requests that are merely unusual (above all but 1 % of legitimate ones),
+   or requests whose prompt template spreads among many clients: look at it.
+5. `surge` when clients or newcomers rise and nothing of the above holds.
+6. `calm` otherwise.
+
+A worse verdict has to hold for two minutes in a row, a better one for five, so that it does not flap. Minutes of attack never
+become the usual. State is a few hundred kilobytes, whatever comes; counting is O(1), and a log read in the order of time gives
+bit for bit what the service gives. After a day without a request the usual minute is forgotten.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from classifier.features.spec import COLUMN
+from classifier.policy import LegitimateCurve, Thresholds
+
+State = Literal["calm", "surge", "attack", "unsure"]
+STATES: tuple[State, ...] = get_args(State)
+MINUTE_US = 60_000_000
+WINDOW, DAY, FEWEST = 5, 1440, 30
+"""Minutes that are compared, minutes that are remembered, and minutes before anything is said."""
+DEVIATIONS = 6.0
+RISE, RISE_NEWCOMERS = 1.6, 2.5
+"""Times the usual from which a rise of requests or clients, or of newcomers, counts."""
+ATTACK_SHARE, OTHERS_SHARE = 0.10, 0.05
+UNUSUAL_SHARE, SPREADING_SHARE = 0.08, 0.25
+LEAST = 20
+"""Requests, or newcomers, in the window below which nothing follows from them."""
+CLIENTS = 3
+WORSE, BETTER = 2, 5
+"""Minutes in a row after which a worse, or a better, verdict is believed."""
+UNUSUAL = 0.01
+CHANGES_KEPT = 256
+NEW, UNUSUAL_MARK, ACTED, SPREADING = 1, 2, 4, 8
+_SEVERITY = {"calm": 0, "surge": 1, "unsure": 2, "attack": 3}
+_SEATS = 16_384
+_ACTED_SEATS = 1_024
+_SEEN = COLUMN["client_requests_seen"]
+_TEMPLATE_SURGE, _TEMPLATE_CLIENTS = COLUMN["template_surge"], COLUMN["template_distinct_clients"]
+_PROMPT = COLUMN["request_prompt_length"]
+_SURGE_OF_TEMPLATE, _CLIENTS_OF_TEMPLATE = 3.0, 8.0
+Marks = npt.NDArray[np.uint8]
+
+
+class Minute(NamedTuple):
+    """What is counted in a minute. Clients are distinct ones, about; of newcomers it is the first request; `acted_others` are the
+    requests that score like attackers' without those of the client that has most of them."""
+
+    requests: float
+    clients: float
+    newcomers: float
+    unusual: float
+    acted: float
+    acted_clients: float
+    acted_others: float
+    spreading: float
+
+
+_FIELDS = Minute._fields
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """Raw scores, float32 values, from which a request is unusual, and from which it scores like an attacker's."""
+
+    unusual: float
+    acted: float
+
+    @classmethod
+    def of(cls, thresholds: Thresholds, curve: LegitimateCurve) -> Levels:
+        """Take them from a bundle; where nothing is challenged, from the curve at twice in a thousand."""
+        acted = curve.threshold(0.002) if math.isinf(thresholds.challenge) else thresholds.challenge
+        return cls(min(curve.threshold(UNUSUAL), acted), acted)
+
+    def marks(self, rows: npt.NDArray[np.float32], raw: npt.NDArray[np.float32]) -> Marks:
+        """Return what is noted of requests, uint8[n], from their feature rows float32[n, features] and raw scores."""
+        marks = (rows[:, _SEEN] <= 1).astype(np.uint8) * np.uint8(NEW)
+        marks |= (raw >= np.float32(self.unusual)).astype(np.uint8) * np.uint8(UNUSUAL_MARK)
+        marks |= (raw >= np.float32(self.acted)).astype(np.uint8) * np.uint8(ACTED)
+        spreading = (rows[:, _TEMPLATE_SURGE] >= _SURGE_OF_TEMPLATE) & (
+            rows[:, _TEMPLATE_CLIENTS] >= _CLIENTS_OF_TEMPLATE
+        )
+        marks |= (spreading & ~np.isnan(rows[:, _PROMPT])).astype(np.uint8) * np.uint8(SPREADING)
+        return marks
+
+    def mark(self, row: npt.NDArray[np.float32], raw: float) -> int:
+        """Return what is noted of one request: as `marks`."""
+        return (
+            NEW * bool(row[_SEEN] <= 1)
+            | UNUSUAL_MARK * (raw >= self.unusual)
+            | ACTED * (raw >= self.acted)
+            | SPREADING
+            * bool(
+                row[_TEMPLATE_SURGE] >= _SURGE_OF_TEMPLATE
+                and row[_TEMPLATE_CLIENTS] >= _CLIENTS_OF_TEMPLATE
+                and row[_PROMPT] == row[_PROMPT]
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A verdict, since when (µs), the rule that gave it, and what speaks for it."""
+
+    state: State
+    since: int
+    rule: int
+    evidence: tuple[str, ...]
+    figures: dict[str, dict[str, float]]
+    """Of each count: a minute of the window in the mean, the usual minute, and how many deviations lie between."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the form of `/v1/situation` and of reports."""
+        return {
+            "state": self.state,
+            "since": self.since / 1e6,
+            "rule": self.rule,
+            "evidence": list(self.evidence),
+            "figures": self.figures,
+        }
+
+
+class Situation:
+    """Counts requests and keeps the verdict."""
+
+    def __init__(self) -> None:
+        self._minute: int | None = None
+        self._counts = [0, 0, 0, 0, 0]  # requests, newcomers, unusual, acted, spreading
+        self._seats, self._taken = bytearray(_SEATS), 0
+        self._acted_seats, self._acted_taken, self._acted_most = [0] * _ACTED_SEATS, 0, 0
+        self._window: deque[Minute] = deque(maxlen=WINDOW)
+        self._usual = np.zeros((DAY, len(_FIELDS)))
+        self._kept = 0
+        self._candidate: State = "unsure"
+        self._held = 0
+        self.verdict = Verdict("unsure", 0, 1, ("nothing has been seen yet",), {})
+        self.changes: deque[Verdict] = deque(maxlen=CHANGES_KEPT)
+        """The newest verdicts, each as it was when its state began."""
+
+    @property
+    def state(self) -> State:
+        """The verdict in a word."""
+        return self.verdict.state
+
+    def observe(self, time: int, client: int, marks: int) -> None:
+        """Count a request that arrives at `time` (µs, never falling) from a client (keyed hash); marks of `Levels`."""
+        minute = time // MINUTE_US
+        if minute != self._minute:
+            self.advance(time)
+        counts = self._counts
+        counts[0] += 1
+        seat = client % _SEATS
+        if not self._seats[seat]:
+            self._seats[seat] = 1
+            self._taken += 1
+        if marks:
+            counts[1] += marks & NEW
+            counts[2] += (marks & UNUSUAL_MARK) != 0
+            counts[4] += (marks & SPREADING) != 0
+            if marks & ACTED:
+                counts[3] += 1
+                seat = client % _ACTED_SEATS
+                theirs = self._acted_seats[seat] = self._acted_seats[seat] + 1
+                self._acted_taken += theirs == 1
+                if theirs > self._acted_most:
+                    self._acted_most = theirs
+
+    def observe_all(self, time: npt.NDArray[np.int64], client: npt.NDArray[np.uint64], marks: Marks) -> None:
+        """Count requests in the order of time, one by one."""
+        for one in zip(time.tolist(), client.tolist(), marks.tolist(), strict=True):
+            self.observe(*one)
+
+    def advance(self, time: int) -> None:
+        """Close the minutes that are over at `time` (µs)."""
+        minute = time // MINUTE_US
+        if self._minute is None:
+            self._minute = minute
+        if minute - self._minute > DAY:  # nothing of what was usual counts any more
+            self._close()
+            self._window.clear()
+            self._kept, self._minute = 0, minute
+        while self._minute < minute:
+            self._close()
+            self._minute += 1
+
+    def _close(self) -> None:
+        requests, newcomers, unusual, acted, spreading = self._counts
+        closed = Minute(
+            requests, _distinct(self._taken, _SEATS), newcomers, unusual, acted,
+            _distinct(self._acted_taken, _ACTED_SEATS), acted - self._acted_most, spreading,
+        )  # fmt: skip
+        if requests:
+            self._counts = [0, 0, 0, 0, 0]
+            self._seats, self._taken = bytearray(_SEATS), 0
+            if acted:
+                self._acted_seats, self._acted_taken, self._acted_most = [0] * _ACTED_SEATS, 0, 0
+        self._window.append(closed)
+        self._judge()
+        # A minute that looks like an attack is never usual, not even before the verdict has settled; nor is one of silence.
+        if requests and self.state != "attack" and self._candidate != "attack":
+            self._usual[self._kept % DAY] = closed
+            self._kept += 1
+
+    def _judge(self) -> None:
+        assert self._minute is not None
+        now = (self._minute + 1) * MINUTE_US
+        state, rule, evidence, figures = judged(self._window, self._usual[: min(self._kept, DAY)])
+        self._held = self._held + 1 if state == self._candidate else 1
+        self._candidate = state
+        before = self.verdict
+        enough = WORSE if _SEVERITY[state] > _SEVERITY[before.state] else BETTER
+        if state == before.state:
+            self.verdict = Verdict(state, before.since or now, rule, evidence, figures)
+        elif self._held >= enough or (before.rule == 1 and rule != 1):
+            self.verdict = Verdict(state, now, rule, evidence, figures)
+            self.changes.append(self.verdict)
+
+
+def judged(
+    window: deque[Minute], usual: npt.NDArray[np.float64]
+) -> tuple[State, int, tuple[str, ...], dict[str, dict[str, float]]]:
+    """Judge the last minutes against the usual ones, float64[m, counts], by the rules of this module; nothing is kept."""
+    # 1
+    if len(usual) < FEWEST:
+        return "unsure", 1, (f"{len(usual)} of {FEWEST} minutes have been seen that tell what is usual",), {}
+    if not any(minute.requests for minute in window):
+        return "calm", 6, (f"no request in the last {WINDOW} minutes",), {}
+    figures, now, normal = _figures(window, usual)
+
+    def rises(name: str, times: float) -> bool:
+        return figures[name]["deviations"] >= DEVIATIONS and now[name] >= times * normal[name] and (
+            now[name] * WINDOW >= LEAST
+        )  # fmt: skip
+
+    n = max(now["requests"], 1e-9)
+    shares = {name: now[name] / n for name in ("acted", "acted_others", "unusual", "spreading")}
+    before = {name: normal[name] / max(normal["requests"], 1e-9) for name in shares}
+    more, crowd = rises("requests", RISE), rises("clients", RISE)
+    fresh = rises("newcomers", RISE_NEWCOMERS)
+    # 2 and 3
+    if (
+        shares["acted"] >= ATTACK_SHARE + before["acted"]
+        and figures["acted"]["deviations"] >= DEVIATIONS
+        and now["acted"] * WINDOW >= LEAST
+    ):
+        clients = max(minute.acted_clients for minute in window)
+        told = [
+            _share("score like attackers’", shares["acted"], before["acted"]),
+            f"they come from about {clients:.0f} clients a minute",
+        ]
+        told += _rises(figures, more, crowd, fresh)
+        if clients >= CLIENTS and shares["acted_others"] >= OTHERS_SHARE:
+            return "attack", 2, tuple(told), figures
+        return "unsure", 3, (*told, "one or two clients make nearly all of them: look at these"), figures
+    # 4
+    if more or crowd or fresh:
+        odd = []
+        if shares["unusual"] >= UNUSUAL_SHARE + before["unusual"] and figures["unusual"]["deviations"] >= DEVIATIONS:
+            odd.append(_share("score above all but 1 % of legitimate ones", shares["unusual"], before["unusual"]))
+        if (
+            shares["spreading"] >= SPREADING_SHARE + before["spreading"]
+            and figures["spreading"]["deviations"] >= DEVIATIONS
+        ):
+            odd.append(
+                _share(
+                    "have a prompt template that spreads among many clients", shares["spreading"], before["spreading"]
+                )
+            )
+        if odd:
+            return "unsure", 4, (*odd, *_rises(figures, more, crowd, fresh)), figures
+    # 5
+    if crowd or fresh:
+        told = _rises(figures, more, crowd, fresh)
+        return "surge", 5, (*told, _share("score like attackers’", shares["acted"], before["acted"])), figures
+    # 6
+    return "calm", 6, (f"{now['requests']:,.0f} requests a minute, usually {normal['requests']:,.0f}",), figures
+
+
+def _figures(
+    window: deque[Minute], usual: npt.NDArray[np.float64]
+) -> tuple[dict[str, dict[str, float]], dict[str, float], dict[str, float]]:
+    """Return figures of each count, the mean minute of the window, and the median one of the usual."""
+    median = np.median(usual, axis=0)
+    spread = 1.4826 * np.median(np.abs(usual - median), axis=0)
+    figures, now, normal = {}, {}, {}
+    for place, name in enumerate(_FIELDS):
+        mean = sum(minute[place] for minute in window) / len(window)
+        middle = float(median[place])
+        # Chance alone spreads counts by their root; and no service repeats itself to the twentieth part.
+        scale = max(float(spread[place]), math.sqrt(max(middle, 1.0) / WINDOW), 0.05 * middle)
+        now[name], normal[name] = mean, middle
+        figures[name] = {"now": mean, "usual": middle, "deviations": (mean - middle) / scale}
+    return figures, now, normal
+
+
+def _rises(figures: dict[str, dict[str, float]], more: bool, crowd: bool, fresh: bool) -> list[str]:
+    named = (("requests", more, "requests"), ("clients", crowd, "clients"), ("newcomers", fresh, "new clients"))
+    return [
+        f"{figures[name]['now']:,.1f} {words} a minute, usually {figures[name]['usual']:,.1f}"
+        for name, holds, words in named
+        if holds
+    ]
+
+
+def _share(what: str, share: float, usual: float) -> str:
+    return f"{100 * share:.1f} % of the requests of the last {WINDOW} minutes {what}, usually {100 * usual:.1f} %"
+
+
+def _distinct(taken: int, seats: int) -> float:
+    """Estimate how many clients took so many of the seats (linear counting: Whang, Vander-Zanden and Taylor, 1990)."""
+    return -seats * math.log(max(seats - taken, 1) / seats)

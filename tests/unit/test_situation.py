@@ -1,0 +1,159 @@
+"""Surge or attack: the rules, that the verdict does not flap, that state is bounded, and that online is offline."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from classifier.features.spec import COLUMN, NAMES
+from classifier.policy import LegitimateCurve, Thresholds
+from classifier.situation import ACTED, DAY, MINUTE_US, NEW, SPREADING, UNUSUAL_MARK, Levels, Situation
+
+START = 1_767_600_000 * 1_000_000
+
+
+class Day:
+    """Minutes of a service, one after the other; requests of a minute are spread over it."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.situation, self.minute = Situation(), 0
+        self._rng = np.random.default_rng(seed)
+        self.states: list[str] = []
+
+    def pass_by(self, minutes: int, *groups: tuple[int, int, int], ordinary: int = 200) -> list[str]:
+        """Let minutes pass: ordinary requests of 80 clients, and groups of (requests, clients, marks); return the states."""
+        first = len(self.states)
+        for _ in range(minutes):
+            parts = [(self._rng.poisson(ordinary), 80, 0), (2, 10_000, NEW), *groups]
+            client = np.concatenate([self._rng.integers(0, c, n) + 100_000 * i for i, (n, c, _) in enumerate(parts)])
+            marks = np.concatenate([np.full(n, m) for n, _, m in parts]).astype(np.uint8)
+            order = self._rng.permutation(len(client))
+            time = START + self.minute * MINUTE_US + np.sort(self._rng.integers(0, MINUTE_US, len(client)))
+            keys = (client.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))[order]
+            self.situation.observe_all(time, keys, marks[order])
+            self.minute += 1
+            self.situation.advance(START + self.minute * MINUTE_US)
+            self.states.append(self.situation.state)
+        return self.states[first:]
+
+
+HOSTILE = ACTED | UNUSUAL_MARK
+
+
+def test_nothing_is_said_before_there_is_a_usual_minute() -> None:
+    day = Day()
+    assert set(day.pass_by(29, (2_000, 500, HOSTILE))) == {"unsure"}
+    assert day.situation.verdict.rule == 1
+
+
+def test_a_quiet_day_is_calm() -> None:
+    day = Day()
+    day.pass_by(40)
+    assert set(day.pass_by(400)) == {"calm"}
+
+
+def test_a_surge_of_people_is_a_surge_and_never_an_attack() -> None:
+    day = Day()
+    day.pass_by(60)
+    states = day.pass_by(60, (400, 300, 0), (40, 10_000, NEW))
+    assert set(states[3:]) == {"surge"}
+    assert "attack" not in states
+    assert any("new clients a minute" in line for line in day.situation.verdict.evidence)
+    assert day.pass_by(20)[-1] == "calm"
+
+
+def test_a_flood_from_many_clients_is_an_attack_at_the_second_minute_and_does_not_become_usual() -> None:
+    day = Day()
+    day.pass_by(60)
+    states = day.pass_by(2 * DAY, (100, 50, HOSTILE), ordinary=20)
+    assert states[:3] == ["calm", "attack", "attack"]
+    assert set(states[1:]) == {"attack"}
+    assert "score like attackers" in day.situation.verdict.evidence[0]
+    assert day.pass_by(15)[-1] == "calm"
+
+
+def test_an_attack_within_a_surge_is_an_attack() -> None:
+    day = Day()
+    day.pass_by(60)
+    day.pass_by(20, (400, 300, 0), (40, 10_000, NEW))
+    assert day.pass_by(10, (400, 300, 0), (40, 10_000, NEW), (300, 100, HOSTILE))[-1] == "attack"
+
+
+@pytest.mark.parametrize("others", [0, 4])
+def test_one_client_is_no_attack_on_the_service(others: int) -> None:
+    day = Day()
+    day.pass_by(60)
+    states = day.pass_by(30, (900, 1, HOSTILE), (others, 10, HOSTILE))
+    assert set(states[2:]) == {"unsure"}
+    assert day.situation.verdict.rule == 3
+
+
+def test_a_rise_that_is_odd_is_unsure() -> None:
+    day = Day()
+    day.pass_by(60)
+    assert day.pass_by(10, (300, 300, UNUSUAL_MARK))[-1] == "unsure"
+    spreading = Day()
+    spreading.pass_by(60)
+    assert spreading.pass_by(10, (300, 300, SPREADING))[-1] == "unsure"
+    assert spreading.situation.verdict.rule == 4
+
+
+def test_the_verdict_does_not_flap() -> None:
+    day = Day()
+    day.pass_by(60)
+    states = []
+    for _ in range(40):  # two minutes on, two minutes off
+        states += day.pass_by(2, (200, 60, HOSTILE))
+        states += day.pass_by(2)
+    changes = sum(a != b for a, b in pairwise(states))
+    assert changes <= 2
+
+
+@given(st.integers(0, 1_000), st.lists(st.integers(1, 5_000), max_size=8))
+def test_one_by_one_is_the_same_as_all_at_once(seed: int, cuts: list[int]) -> None:
+    rng = np.random.default_rng(seed)
+    n = 5_000
+    time = START + np.sort(rng.integers(0, 50 * MINUTE_US, n))
+    client, marks = rng.integers(0, 2**63, n).astype(np.uint64), rng.integers(0, 16, n).astype(np.uint8)
+    whole, parts = Situation(), Situation()
+    whole.observe_all(time, client, marks)
+    for low, high in zip([0, *sorted(cuts)], [*sorted(cuts), n], strict=True):
+        parts.observe_all(time[low:high], client[low:high], marks[low:high])
+        if low < high:
+            parts.advance(int(time[high - 1]))  # looking changes nothing
+    assert whole.verdict == parts.verdict
+    assert whole.changes == parts.changes
+
+
+def test_marks_of_many_are_those_of_each() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.choice(np.array([0, 1, 2, 3, 8, 20, np.nan], np.float32), (500, len(NAMES)))
+    levels = Levels(-1.0, 0.25)
+    raw = rng.choice(np.array([-2, -1, 0, 0.25, 3], np.float32), 500)
+    many = levels.marks(rows, raw)
+    assert [levels.mark(row, float(score)) for row, score in zip(rows, raw, strict=True)] == many.tolist()
+    assert set(many.tolist()) >= {0, NEW, UNUSUAL_MARK, HOSTILE, SPREADING}
+    row = rows[:1].copy()
+    row[0, COLUMN["request_prompt_length"]] = np.nan  # pages have no prompt to spread
+    assert not levels.marks(row, raw[:1])[0] & SPREADING
+
+
+def test_levels_come_from_the_bundle_or_from_its_curve() -> None:
+    curve = LegitimateCurve(1_000, 10, (0.0, 1.0, 2.0, 3.0), (1_000, 10, 2, 0), (1.0, 0.01, 0.002, 0.0))
+    assert Levels.of(Thresholds(2.5, 3.0), curve) == Levels(1.0, 2.5)
+    assert Levels.of(Thresholds(float("inf"), float("inf")), curve) == Levels(1.0, 2.0)
+
+
+def test_silence_is_calm_and_after_a_day_of_it_nothing_is_usual() -> None:
+    day = Day()
+    day.pass_by(60)
+    day.situation.advance(START + (60 + 600) * MINUTE_US)
+    assert day.situation.state == "calm"
+    assert day.situation.verdict.evidence == ("no request in the last 5 minutes",)
+    day.minute = 60 + 600 + DAY + 5
+    assert day.pass_by(10)[-1] == "unsure"
+    assert len(day.situation.changes) < 10
