@@ -24,7 +24,7 @@ from classifier.errors import InputError
 from classifier.features.engine import Engine
 from classifier.features.hashing import SECRET_VARIABLE, secret_from_environment
 from classifier.model.judge import Judge
-from serving import admin, challenging, circumstances, openapi, routes
+from serving import admin, challenging, circumstances, openapi, routes, situation
 from serving.access import Access
 from serving.authorize import PREFIX, Authorize
 from serving.batching import Batcher
@@ -55,6 +55,7 @@ class Service(FastAPI):
     hot: Hot
     authorize: Authorize
     envoy: Envoy | None
+    observer: circumstances.Observer
     keeper: Keeper | None
     journal: Journal | None
     closers: list[Callable[[], None]]
@@ -126,9 +127,11 @@ def create_app(
     challenges, pages = challenging.attach(gate, now, challenging.signing_secret(secret))
     app.closers.append(challenges.close)
     app.keeper = Keeper(gate, Snapshots(settings.state, key), now) if settings.state is not None else None
-    observer = circumstances.attach(gate, now)
+    observer = app.observer = circumstances.attach(gate, now)
     app.metrics.gauges["load"] = ("How loaded the gateway is", observer.load.now)
     app.metrics.gauges["listed"] = ("Entries of the allow and deny lists", lambda: len(observer.lists))
+    app.metrics.registry.register(observer.watch)
+    app.include_router(situation.router(observer.watch))
     app.include_router(admin.router(gate, observer, app.access, app.keeper, audit, labels))
     app.include_router(pages)
     if app.journal is not None:

@@ -10,6 +10,7 @@ from classifier.policy import Budgets, Circumstances, Decision, Policy, Pressure
 from serving.gate import Arrival, Gate
 from serving.lists import Lists
 from serving.settings import Settings
+from serving.situation import Watch
 
 _USED = COLUMN["client_used_over_asked"]
 _SEEN, _AGE = COLUMN["client_requests_seen"], COLUMN["client_age"]
@@ -56,7 +57,7 @@ class Observer:
     """Decides the requests of one gate with their circumstances."""
 
     def __init__(self, gate: Gate, lists: Lists, load: Load) -> None:
-        self.lists, self.load, self._gate = lists, load, gate
+        self.lists, self.load, self.watch, self._gate = lists, load, Watch(gate), gate
         self._settings = gate.settings
         self._policy, self._of = Policy(gate.thresholds), gate.thresholds
         self._renew()
@@ -67,6 +68,7 @@ class Observer:
         """Decide a request: the hook of the gate."""
         if thresholds is not self._of:
             self._renew()
+        self.watch.observe(arrival, raw)
         about = self.circumstances(arrival)
         decision, why = self._policy.decide(raw, probability, about)
         if decision.decision == "allow":
@@ -79,7 +81,9 @@ class Observer:
         registration = self._gate.rules.of(arrival.event.path).registration
         if self._settings.clock == "event":
             return Circumstances(listed, registration)
-        load = self.load.now(arrival.live.load)
+        # A surge fills the gateway, too: only an attack tightens anything.
+        pressed = self._settings.load_when == "always" or self.watch.state == "attack"
+        load = self.load.now(arrival.live.load) if pressed else 0.0
         cost = predicted_tokens(arrival, self._settings.typical_tokens) / self._settings.typical_tokens
         return Circumstances(listed, registration, load > 0.0 and self._known(arrival), load, cost)
 

@@ -84,6 +84,9 @@ class Settings(BaseSettings):
     load_budget: Share = Field(
         0.05, description="Share of legitimate requests challenged at load 1, the most expensive"
     )
+    load_when: Literal["attack", "always"] = Field(
+        "attack", description="When load counts: while the service is under attack (/v1/situation), or always"
+    )
     load_s: float = Field(30.0, gt=0, description="s that a load holds that was stated")
     typical_tokens: float = Field(1000.0, gt=0, description="Tokens that a typical request takes, in and out")
     known_account_s: float = Field(604_800.0, ge=0, description="Age of an account from which it is known, s")

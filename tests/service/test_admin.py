@@ -176,7 +176,7 @@ def test_load_is_stated_for_a_while_and_counted_from_tokens(judge: Judge) -> Non
 def test_under_load_unknown_clients_are_challenged_and_known_accounts_are_served(judge: Judge) -> None:  # noqa: F811
     def decisions(load: str, created: float) -> list[str]:
         now = Moment()
-        app = service(judge, now, load_budget=0.99)
+        app = service(judge, now, load_budget=0.99, load_when="always")
         client = client_of(app)
         found = []
         for place, given in enumerate(mixed_events(120)):

@@ -1,0 +1,61 @@
+"""Surge or attack, live: the verdict about the whole service over HTTP and in the metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from classifier.features import layout as at
+from classifier.situation import STATES, Levels, Situation, State
+from serving.gate import Arrival, Gate
+
+
+class Watch(Collector):
+    """Counts the arrivals of one gate that were scored, and shows the verdict."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.situation, self._gate = Situation(), gate
+        self._of, self._levels = gate.thresholds, _levels(gate)
+
+    def observe(self, arrival: Arrival, raw: float) -> None:
+        """Count an arrival and its raw score."""
+        if self._gate.thresholds is not self._of:  # another model decides
+            self._of, self._levels = self._gate.thresholds, _levels(self._gate)
+        self.situation.observe(arrival.time, int(arrival.hashes[at.H_CLIENT]), self._levels.mark(arrival.row, raw))
+
+    @property
+    def state(self) -> State:
+        """The verdict in a word, as of the newest minute that had an arrival."""
+        return self.situation.state
+
+    def shown(self) -> dict[str, Any]:
+        """Return the verdict and the newest changes, newest first."""
+        changes = [verdict.as_json() for verdict in self.situation.changes]
+        return {**self.situation.verdict.as_json(), "changes": changes[::-1][:20]}
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Yield `botsieve_situation`: 1 for the state that holds."""
+        gauge = GaugeMetricFamily("botsieve_situation", "What the whole service is in", labels=["state"])
+        for state in STATES:
+            gauge.add_metric([state], float(state == self.state))
+        yield gauge
+
+
+def _levels(gate: Gate) -> Levels:
+    return Levels.of(gate.thresholds, gate.model.bundle.manifest.policy_curve())
+
+
+def router(watch: Watch) -> APIRouter:
+    """Return the route of the verdict."""
+    api = APIRouter()
+
+    @api.get("/v1/situation")
+    async def situation() -> dict[str, Any]:
+        """Whether the whole service is calm, in a surge or under attack, and what speaks for it."""
+        return watch.shown()
+
+    return api
