@@ -13,7 +13,7 @@ The verdict, by rules in this order:
 3. `unsure` when one or two clients make nearly all of them: one client is no attack on the service; to deal with it is enough.
 4. `unsure` when requests or clients rise, and with them requests that are merely unusual (above all but 1 % of legitimate ones),
    or requests whose prompt template spreads among many clients: look at it.
-5. `surge` when clients or newcomers rise and nothing of the above holds.
+5. `surge` when clients, newcomers or new accounts rise and nothing of the above holds.
 6. `calm` otherwise.
 
 A worse verdict has to hold for two minutes in a row, a better one for five, so that it does not flap. Minutes of attack never
@@ -44,31 +44,36 @@ RISE, RISE_NEWCOMERS = 1.6, 2.5
 """Times the usual from which a rise of requests or clients, or of newcomers, counts."""
 ATTACK_SHARE, OTHERS_SHARE = 0.10, 0.05
 UNUSUAL_SHARE, SPREADING_SHARE = 0.08, 0.25
-LEAST = 20
-"""Requests, or newcomers, in the window below which nothing follows from them."""
+LEAST, LEAST_ACCOUNTS = 20, 8
+"""Requests or clients, or new accounts, in the window below which nothing follows from them."""
+RAREST = 0.2
+"""Of a minute: what is rarer is judged as if it came so often."""
 CLIENTS = 3
 WORSE, BETTER = 2, 5
 """Minutes in a row after which a worse, or a better, verdict is believed."""
 UNUSUAL = 0.01
 CHANGES_KEPT = 256
-NEW, UNUSUAL_MARK, ACTED, SPREADING = 1, 2, 4, 8
+NEW, UNUSUAL_MARK, ACTED, SPREADING, NEW_ACCOUNT = 1, 2, 4, 8, 16
 _SEVERITY = {"calm": 0, "surge": 1, "unsure": 2, "attack": 3}
 _SEATS = 16_384
 _ACTED_SEATS = 1_024
 _SEEN = COLUMN["client_requests_seen"]
 _TEMPLATE_SURGE, _TEMPLATE_CLIENTS = COLUMN["template_surge"], COLUMN["template_distinct_clients"]
-_PROMPT = COLUMN["request_prompt_length"]
+_PROMPT, _ACCOUNT_AGE = COLUMN["request_prompt_length"], COLUMN["request_account_age"]
+_YOUNG = 12.0  # log2 s: younger than an hour or so
 _SURGE_OF_TEMPLATE, _CLIENTS_OF_TEMPLATE = 3.0, 8.0
 Marks = npt.NDArray[np.uint8]
 
 
 class Minute(NamedTuple):
-    """What is counted in a minute. Clients are distinct ones, about; of newcomers it is the first request; `acted_others` are the
+    """What is counted in a minute. Clients are distinct ones, about; of newcomers it is the first request, and of `accounts`
+    that of an account which was made within the hour; `acted_others` are the
     requests that score like attackers' without those of the client that has most of them."""
 
     requests: float
     clients: float
     newcomers: float
+    accounts: float
     unusual: float
     acted: float
     acted_clients: float
@@ -101,21 +106,19 @@ class Levels:
             rows[:, _TEMPLATE_CLIENTS] >= _CLIENTS_OF_TEMPLATE
         )
         marks |= (spreading & ~np.isnan(rows[:, _PROMPT])).astype(np.uint8) * np.uint8(SPREADING)
-        return marks
+        joined = (rows[:, _SEEN] <= 1) & (rows[:, _ACCOUNT_AGE] < _YOUNG)
+        return marks | joined.astype(np.uint8) * np.uint8(NEW_ACCOUNT)
 
     def mark(self, row: npt.NDArray[np.float32], raw: float) -> int:
         """Return what is noted of one request: as `marks`."""
-        return (
-            NEW * bool(row[_SEEN] <= 1)
-            | UNUSUAL_MARK * (raw >= self.unusual)
-            | ACTED * (raw >= self.acted)
-            | SPREADING
-            * bool(
-                row[_TEMPLATE_SURGE] >= _SURGE_OF_TEMPLATE
-                and row[_TEMPLATE_CLIENTS] >= _CLIENTS_OF_TEMPLATE
-                and row[_PROMPT] == row[_PROMPT]
-            )
-        )
+        marks = 0
+        if row[_SEEN] <= 1:
+            marks = NEW | NEW_ACCOUNT if row[_ACCOUNT_AGE] < _YOUNG else NEW
+        if raw >= self.unusual:
+            marks |= UNUSUAL_MARK | ACTED if raw >= self.acted else UNUSUAL_MARK
+        if row[_TEMPLATE_SURGE] >= _SURGE_OF_TEMPLATE and row[_TEMPLATE_CLIENTS] >= _CLIENTS_OF_TEMPLATE:
+            marks |= SPREADING if row[_PROMPT] == row[_PROMPT] else 0  # NaN is no prompt
+        return marks
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +148,7 @@ class Situation:
 
     def __init__(self) -> None:
         self._minute: int | None = None
-        self._counts = [0, 0, 0, 0, 0]  # requests, newcomers, unusual, acted, spreading
+        self._counts = [0] * 6  # requests, newcomers, accounts, unusual, acted, spreading
         self._seats, self._taken = bytearray(_SEATS), 0
         self._acted_seats, self._acted_taken, self._acted_most = [0] * _ACTED_SEATS, 0, 0
         self._window: deque[Minute] = deque(maxlen=WINDOW)
@@ -175,10 +178,11 @@ class Situation:
             self._taken += 1
         if marks:
             counts[1] += marks & NEW
-            counts[2] += (marks & UNUSUAL_MARK) != 0
-            counts[4] += (marks & SPREADING) != 0
+            counts[2] += (marks & NEW_ACCOUNT) != 0
+            counts[3] += (marks & UNUSUAL_MARK) != 0
+            counts[5] += (marks & SPREADING) != 0
             if marks & ACTED:
-                counts[3] += 1
+                counts[4] += 1
                 seat = client % _ACTED_SEATS
                 theirs = self._acted_seats[seat] = self._acted_seats[seat] + 1
                 self._acted_taken += theirs == 1
@@ -204,13 +208,13 @@ class Situation:
             self._minute += 1
 
     def _close(self) -> None:
-        requests, newcomers, unusual, acted, spreading = self._counts
+        requests, newcomers, accounts, unusual, acted, spreading = self._counts
         closed = Minute(
-            requests, _distinct(self._taken, _SEATS), newcomers, unusual, acted,
+            requests, _distinct(self._taken, _SEATS), newcomers, accounts, unusual, acted,
             _distinct(self._acted_taken, _ACTED_SEATS), acted - self._acted_most, spreading,
         )  # fmt: skip
         if requests:
-            self._counts = [0, 0, 0, 0, 0]
+            self._counts = [0] * 6
             self._seats, self._taken = bytearray(_SEATS), 0
             if acted:
                 self._acted_seats, self._acted_taken, self._acted_most = [0] * _ACTED_SEATS, 0, 0
@@ -247,16 +251,20 @@ def judged(
         return "calm", 6, (f"no request in the last {WINDOW} minutes",), {}
     figures, now, normal = _figures(window, usual)
 
-    def rises(name: str, times: float) -> bool:
+    def rises(name: str, times: float, least: float = LEAST) -> bool:
         return figures[name]["deviations"] >= DEVIATIONS and now[name] >= times * normal[name] and (
-            now[name] * WINDOW >= LEAST
+            now[name] * WINDOW >= least
         )  # fmt: skip
 
     n = max(now["requests"], 1e-9)
     shares = {name: now[name] / n for name in ("acted", "acted_others", "unusual", "spreading")}
     before = {name: normal[name] / max(normal["requests"], 1e-9) for name in shares}
     more, crowd = rises("requests", RISE), rises("clients", RISE)
-    fresh = rises("newcomers", RISE_NEWCOMERS)
+    rising = [("requests", more, "requests"), ("clients", crowd, "clients")]
+    rising.append(("newcomers", rises("newcomers", RISE_NEWCOMERS), "new clients"))
+    rising.append(("accounts", rises("accounts", RISE_NEWCOMERS, LEAST_ACCOUNTS), "new accounts"))
+    fresh = rising[2][1] or rising[3][1]
+    risen = _rises(figures, rising)
     # 2 and 3
     if (
         shares["acted"] >= ATTACK_SHARE + before["acted"]
@@ -268,7 +276,7 @@ def judged(
             _share("score like attackers’", shares["acted"], before["acted"]),
             f"they come from about {clients:.0f} clients a minute",
         ]
-        told += _rises(figures, more, crowd, fresh)
+        told += risen
         if clients >= CLIENTS and shares["acted_others"] >= OTHERS_SHARE:
             return "attack", 2, tuple(told), figures
         return "unsure", 3, (*told, "one or two clients make nearly all of them: look at these"), figures
@@ -287,11 +295,10 @@ def judged(
                 )
             )
         if odd:
-            return "unsure", 4, (*odd, *_rises(figures, more, crowd, fresh)), figures
+            return "unsure", 4, (*odd, *risen), figures
     # 5
     if crowd or fresh:
-        told = _rises(figures, more, crowd, fresh)
-        return "surge", 5, (*told, _share("score like attackers’", shares["acted"], before["acted"])), figures
+        return "surge", 5, (*risen, _share("score like attackers’", shares["acted"], before["acted"])), figures
     # 6
     return "calm", 6, (f"{now['requests']:,.0f} requests a minute, usually {normal['requests']:,.0f}",), figures
 
@@ -302,22 +309,22 @@ def _figures(
     """Return figures of each count, the mean minute of the window, and the median one of the usual."""
     median = np.median(usual, axis=0)
     spread = 1.4826 * np.median(np.abs(usual - median), axis=0)
+    means = np.mean(usual, axis=0)  # of what comes less than once a minute the median is 0
     figures, now, normal = {}, {}, {}
     for place, name in enumerate(_FIELDS):
         mean = sum(minute[place] for minute in window) / len(window)
         middle = float(median[place])
         # Chance alone spreads counts by their root; and no service repeats itself to the twentieth part.
-        scale = max(float(spread[place]), math.sqrt(max(middle, 1.0) / WINDOW), 0.05 * middle)
+        scale = max(float(spread[place]), math.sqrt(max(float(means[place]), RAREST) / WINDOW), 0.05 * middle)
         now[name], normal[name] = mean, middle
         figures[name] = {"now": mean, "usual": middle, "deviations": (mean - middle) / scale}
     return figures, now, normal
 
 
-def _rises(figures: dict[str, dict[str, float]], more: bool, crowd: bool, fresh: bool) -> list[str]:
-    named = (("requests", more, "requests"), ("clients", crowd, "clients"), ("newcomers", fresh, "new clients"))
+def _rises(figures: dict[str, dict[str, float]], rising: list[tuple[str, bool, str]]) -> list[str]:
     return [
         f"{figures[name]['now']:,.1f} {words} a minute, usually {figures[name]['usual']:,.1f}"
-        for name, holds, words in named
+        for name, holds, words in rising
         if holds
     ]
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--times", type=float, default=2.0)
     parser.add_argument("--clients", type=int, default=300)
+    parser.add_argument("--surge-clients", type=int, default=1000)
     parser.add_argument("--families", default=",".join(families()))
     given = parser.parse_args()
     model = Model.load(str(given.bundle), threads=2)
@@ -68,20 +70,20 @@ def main() -> None:
               *(f"    {line}" for line in wrong[:2]), sep="\n", flush=True)  # fmt: skip
 
     for day in range(given.days):
-        play(
-            "calm",
-            f"day {day}",
-            lambda: (simulate(duration_s=86_400, clients=given.clients, attacks="none", seed=200 + day), 0.0),
-        )
+        play("calm", f"day {day}", partial(_calm, given.clients, 200 + day))
     for seed in range(given.seeds):
-        play("surge", f"seed {seed}", lambda: _surge(given.clients, 300 + seed))
+        play("surge", f"seed {seed}", partial(_surge, given.surge_clients, 300 + seed))
     for family in given.families.split(","):
         for grade in GRADES if family else ():
             for seed in range(given.seeds):
-                play("attack", f"{family}:{grade} seed {seed}", lambda: _attack(given, family, grade, 400 + seed))
+                play("attack", f"{family}:{grade} seed {seed}", partial(_attack, given, family, grade, 400 + seed))
     print("\ntruth     " + "".join(f"{state:>9}" for state in STATES) + "  (minutes)")
     for truth, counted in table.items():
         print(f"{truth:10}" + "".join(f"{counted[state]:9}" for state in STATES))
+
+
+def _calm(clients: int, seed: int) -> tuple[pa.Table, float]:
+    return simulate(duration_s=86_400, clients=clients, attacks="none", seed=seed), 0.0
 
 
 def _surge(clients: int, seed: int) -> tuple[pa.Table, float]:

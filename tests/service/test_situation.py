@@ -89,6 +89,6 @@ def test_an_arrival_is_counted_once_and_by_its_client(judge: Judge) -> None:  # 
     time, client, marks = seen[0]
     assert time == app.gate.clock
     assert isinstance(client, int)
-    assert 0 <= marks < 16
+    assert 0 <= marks < 32
     assert at.H_CLIENT == 0
     assert np.uint64(client) > 0

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from classifier.features.spec import COLUMN, NAMES
 from classifier.policy import LegitimateCurve, Thresholds
-from classifier.situation import ACTED, DAY, MINUTE_US, NEW, SPREADING, UNUSUAL_MARK, Levels, Situation
+from classifier.situation import ACTED, DAY, MINUTE_US, NEW, NEW_ACCOUNT, SPREADING, UNUSUAL_MARK, Levels, Situation
 
 START = 1_767_600_000 * 1_000_000
 
@@ -66,6 +66,14 @@ def test_a_surge_of_people_is_a_surge_and_never_an_attack() -> None:
     assert day.pass_by(20)[-1] == "calm"
 
 
+def test_a_small_service_sees_its_surge_in_new_accounts() -> None:
+    day = Day()
+    day.pass_by(60, ordinary=30)
+    states = day.pass_by(20, (3, 10_000, NEW | NEW_ACCOUNT), ordinary=30)
+    assert set(states[5:]) == {"surge"}
+    assert any("new accounts a minute" in line for line in day.situation.verdict.evidence)
+
+
 def test_a_flood_from_many_clients_is_an_attack_at_the_second_minute_and_does_not_become_usual() -> None:
     day = Day()
     day.pass_by(60)
@@ -118,7 +126,7 @@ def test_one_by_one_is_the_same_as_all_at_once(seed: int, cuts: list[int]) -> No
     rng = np.random.default_rng(seed)
     n = 5_000
     time = START + np.sort(rng.integers(0, 50 * MINUTE_US, n))
-    client, marks = rng.integers(0, 2**63, n).astype(np.uint64), rng.integers(0, 16, n).astype(np.uint8)
+    client, marks = rng.integers(0, 2**63, n).astype(np.uint64), rng.integers(0, 32, n).astype(np.uint8)
     whole, parts = Situation(), Situation()
     whole.observe_all(time, client, marks)
     for low, high in zip([0, *sorted(cuts)], [*sorted(cuts), n], strict=True):
@@ -137,6 +145,7 @@ def test_marks_of_many_are_those_of_each() -> None:
     many = levels.marks(rows, raw)
     assert [levels.mark(row, float(score)) for row, score in zip(rows, raw, strict=True)] == many.tolist()
     assert set(many.tolist()) >= {0, NEW, UNUSUAL_MARK, HOSTILE, SPREADING}
+    assert any(mark & NEW_ACCOUNT for mark in many.tolist())
     row = rows[:1].copy()
     row[0, COLUMN["request_prompt_length"]] = np.nan  # pages have no prompt to spread
     assert not levels.marks(row, raw[:1])[0] & SPREADING
