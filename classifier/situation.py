@@ -17,8 +17,9 @@ The verdict, by rules in this order:
 6. `calm` otherwise.
 
 A worse verdict has to hold for two minutes in a row, a better one for five, so that it does not flap. Minutes of attack never
-become the usual. State is a few hundred kilobytes, whatever comes; counting is O(1), and a log read in the order of time gives
-bit for bit what the service gives. After a day without a request the usual minute is forgotten.
+become the usual, and what scores like attackers counts as usual up to 2 % of the requests at most. State is about 150 kilobytes,
+whatever comes; counting is O(1), and a log read in the order of time gives bit for bit what the service gives. After a day
+without a request the usual minute is forgotten.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ DEVIATIONS = 6.0
 RISE, RISE_NEWCOMERS = 1.6, 2.5
 """Times the usual from which a rise of requests or clients, or of newcomers, counts."""
 ATTACK_SHARE, OTHERS_SHARE = 0.10, 0.05
+USUAL_MOST = 0.02
+"""Share of requests that score like attackers' beyond which it is never taken as usual: ten times the default budget."""
 UNUSUAL_SHARE, SPREADING_SHARE = 0.08, 0.25
 LEAST, LEAST_ACCOUNTS = 20, 8
 """Requests or clients, or new accounts, in the window below which nothing follows from them."""
@@ -310,6 +313,10 @@ def _figures(
     median = np.median(usual, axis=0)
     spread = 1.4826 * np.median(np.abs(usual - median), axis=0)
     means = np.mean(usual, axis=0)  # of what comes less than once a minute the median is 0
+    for name in ("acted", "acted_others"):  # what an attack that was there from the beginning leaves is not usual
+        place = _FIELDS.index(name)
+        for values in (median, spread, means):
+            values[place] = min(values[place], USUAL_MOST * median[0])
     figures, now, normal = {}, {}, {}
     for place, name in enumerate(_FIELDS):
         mean = sum(minute[place] for minute in window) / len(window)

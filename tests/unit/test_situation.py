@@ -84,6 +84,11 @@ def test_a_flood_from_many_clients_is_an_attack_at_the_second_minute_and_does_no
     assert day.pass_by(15)[-1] == "calm"
 
 
+def test_an_attack_that_was_there_from_the_beginning_is_not_usual() -> None:
+    day = Day()
+    assert day.pass_by(60, (100, 50, HOSTILE))[-1] == "attack"
+
+
 def test_an_attack_within_a_surge_is_an_attack() -> None:
     day = Day()
     day.pass_by(60)
