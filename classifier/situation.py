@@ -114,13 +114,13 @@ class Levels:
 
     def mark(self, row: npt.NDArray[np.float32], raw: float) -> int:
         """Return what is noted of one request: as `marks`."""
-        marks = 0
-        if row[_SEEN] <= 1:
-            marks = NEW | NEW_ACCOUNT if row[_ACCOUNT_AGE] < _YOUNG else NEW
+        marks, item = 0, row.item  # Python floats: quick, and exact
+        if item(_SEEN) <= 1.0:
+            marks = NEW | NEW_ACCOUNT if item(_ACCOUNT_AGE) < _YOUNG else NEW
         if raw >= self.unusual:
             marks |= UNUSUAL_MARK | ACTED if raw >= self.acted else UNUSUAL_MARK
-        if row[_TEMPLATE_SURGE] >= _SURGE_OF_TEMPLATE and row[_TEMPLATE_CLIENTS] >= _CLIENTS_OF_TEMPLATE:
-            marks |= SPREADING if row[_PROMPT] == row[_PROMPT] else 0  # NaN is no prompt
+        if item(_TEMPLATE_SURGE) >= _SURGE_OF_TEMPLATE and item(_TEMPLATE_CLIENTS) >= _CLIENTS_OF_TEMPLATE:
+            marks |= SPREADING if item(_PROMPT) == item(_PROMPT) else 0  # NaN is no prompt
         return marks
 
 

@@ -109,9 +109,15 @@ class LogWatch:
 
     def stretches(self) -> list[dict[str, Any]]:
         """Return the verdicts as stretches of time, JSON-ready: state, since and until in Unix s, and what spoke for it."""
-        found = [verdict.as_json() for verdict in self.situation.changes]
-        ends = [*(verdict["since"] for verdict in found[1:]), self._newest / MICROSECONDS]
-        return [{**verdict, "until": max(end, verdict["since"])} for verdict, end in zip(found, ends, strict=True)]
+        newest = self._newest / MICROSECONDS
+        # Of a short log nothing was said that could change.
+        verdicts = list(self.situation.changes) or [self.situation.verdict]
+        found = [verdict.as_json() for verdict in verdicts]
+        ends = [*(verdict["since"] for verdict in found[1:]), newest]
+        return [
+            {**verdict, "since": verdict["since"] or newest, "until": max(end, verdict["since"])}
+            for verdict, end in zip(found, ends, strict=True)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
