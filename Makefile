@@ -78,7 +78,7 @@ bench: $(VENV)/.dev ## every benchmark, as tables (ONLY="name …" for some)
 
 .PHONY: notebooks
 notebooks: $(NOTEBOOKS)/.installed ## JupyterLab on the notebooks, in an environment of its own
-	cd notebooks && $(abspath $(NOTEBOOKS))/bin/jupyter lab
+	cd notebooks && $(abspath $(NOTEBOOKS))/bin/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .PHONY: setup
 setup: $(VENV)/.dev ## the development environment, without running anything

@@ -191,7 +191,7 @@ class Detector:
 
     >>> detector = load(bundle)
     >>> detector
-    Detector(bundle, 150 features, challenge from ... raw, block from ... raw)
+    Detector(bundle, ... features, challenge from ... raw, block from ... raw)
     """
 
     def __init__(self, model: Model, threads: int = 1) -> None:
