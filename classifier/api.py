@@ -152,7 +152,7 @@ def train(
 
     >>> detector = train(log, folder / "trained", challenge_budget=0.05, block_budget=0.02, capacity=256)
     >>> sorted(file.name for file in detector.path.iterdir())
-    ['manifest.json', 'model.onnx', 'reference.json', 'report.html']
+    ['family.onnx', 'manifest.json', 'model.cuda.onnx', 'model.onnx', 'prompt.npy', 'reference.json', 'report.html']
 
     Raises InputError for a log that cannot be learnt from or an option that makes no sense.
     """

@@ -30,7 +30,6 @@ from classifier.traffic.legitimate import ORDINARY
 DURATION_S = 4 * 3600.0
 CLIENTS = 600
 ATTACKS = "all:plain,all:evasive"
-"""Without mimics, and with the kinds of clients that every service has: the hard traffic needs a longer log than a demo's."""
 LIVE_ROWS = 30_000
 """Requests of the second log that go through the service."""
 START_S = 120.0
@@ -64,7 +63,10 @@ def run(out: Path, seed: int, quiet: bool) -> None:
 
 
 def write_log_to_learn_from(out: Path, seed: int, quiet: bool) -> None:
-    """Simulate the log that the demo's model is trained on."""
+    """Simulate the log that the demo's model is trained on.
+
+    Without mimics, and with the kinds of clients that every service has: the hard traffic needs a longer log than a demo's.
+    """
     simulate_log(out, DURATION_S, CLIENTS, ATTACKS, seed, quiet, ORDINARY)
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from classifier.cli.files import complete_or_nothing
 from classifier.cli.logs import LogOptions
-from classifier.cli.simulating import names_of
+from classifier.cli.simulating import to_weave
 from classifier.cli.terminal import OUTPUT, bar, say, threads_of
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA
@@ -81,4 +81,4 @@ def _tables(log: LogOptions, out: Path, inject: str | None, seed: int) -> list[p
     from classifier.traffic import inject as weave
 
     events = pa.concat_tables(tables, promote_options="default").select(EVENT_SCHEMA.names)
-    return [weave(events, attacks=names_of(inject), seed=seed)]
+    return [weave(events, attacks=to_weave(inject), seed=seed)]

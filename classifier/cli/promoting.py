@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from classifier.cli.logs import LogOptions
-from classifier.cli.simulating import names_of
+from classifier.cli.simulating import to_weave
 from classifier.cli.terminal import say, threads_of
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA
@@ -43,4 +43,4 @@ def _recent(log: LogOptions, inject: str | None, seed: int) -> Iterator[pa.Table
     from classifier.traffic import inject as weave
 
     events = pa.concat_tables(log.tables(Path("promote"), "reading"), promote_options="default")
-    yield weave(events.select(EVENT_SCHEMA.names), attacks=names_of(inject), seed=seed)
+    yield weave(events.select(EVENT_SCHEMA.names), attacks=to_weave(inject), seed=seed)

@@ -155,7 +155,7 @@ class _Rows:
 def _collect(model: Model, tables: Iterable[pa.Table], threads: int) -> _Rows:
     rng = np.random.default_rng(0)
     parts: list[_Rows] = []
-    for chunk in feature_chunks(tables, sizes=model.sizes, threads=threads):
+    for chunk in feature_chunks(tables, sizes=model.sizes, threads=threads, prompts=model.prompts):
         seen = np.maximum(chunk.rows[:, COLUMN["client_requests_seen"]] / GROWN_PER_CLIENT, 1.0).astype(np.float64)
         at = np.flatnonzero(rng.random(len(seen)) * seen < 1.0)
         raw, _ = model.score(chunk.rows[at])

@@ -62,7 +62,7 @@ def explain_client(model: Model, tables: Iterable[pa.Table], client: str, *, thr
     """
     parts: list[pd.DataFrame] = []
     rows = []
-    for chunk in feature_chunks(tables, sizes=model.sizes, threads=threads):
+    for chunk in feature_chunks(tables, sizes=model.sizes, threads=threads, prompts=model.prompts):
         at = np.flatnonzero(pc.equal(clients_of(chunk.events), client).to_numpy(zero_copy_only=False))
         if not len(at):
             continue

@@ -88,6 +88,19 @@ JUDGED: Final = {
     "3ab245d5": "scanner: log-in page of a product that is not there",
     "266292d3": "undeclared bot: two user agents, one of them a library's",
     "d9c12c50": "scanner: one of hundreds that ask for copies of the site",
+    "a951fbf8": "scanner: asks for backups and archives that are not there",
+    "f5adbee6": "scanner: asks for backups and archives that are not there",
+    "712f1317": "scanner: asks for backups and archives that are not there",
+    "09627585": "scanner: asks for backups and archives that are not there",
+    "a9c8081c": "scanner: asks for backups and archives that are not there",
+    "ee042a5e": "scanner: asks for backups and archives that are not there",
+    "546e8294": "scanner: asks for backups and archives that are not there",
+    "6f277fb6": "scanner: asks for backups and archives that are not there",
+    "63e7bc83": 'undeclared bot: an invented "Windows NT 9.0", and pages that are cut off in the middle of an entity',
+    "8b9810b0": "people behind one address, wrongly accused: pages with their assets and referers, several browsers",
+    "a53d241a": "person, wrongly accused: pages with their assets and referers, some of them still in the cache",
+    "c17c7c99": "person, wrongly accused: the slides of a talk with their scripts and pictures",
+    "14c5a911": "person, wrongly accused: a page of a list with its assets and referers",
 }
 """What a person who read the raw lines says of a client, by the first eight digits of the SHA-256 of its address."""
 
