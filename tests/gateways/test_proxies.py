@@ -197,12 +197,12 @@ def test_honest_clients_are_served_and_an_attacker_is_challenged_and_blocked(
         with gateway(tmp_path, service.port, inference.port) as port:
             passage = drive(service, port, shared / "traffic.jsonl", inference)
             hear(gateway, tmp_path, service, 0)
-        served, attacked = passage.statuses["person"] + passage.statuses["sdk_batch"], passage.statuses["request_flood"]
+        served, attacked = passage.statuses["person"] + passage.statuses["sdk_batch"], passage.statuses["slow_botnet"]
         assert len(served) == sum(passage.reached[kind] for kind in ("person", "sdk_batch")), str(passage)
         assert 401 in attacked, str(passage)
         assert 403 in attacked, str(passage)
         assert attacked.index(401) < attacked.index(403), "challenged, and then blocked"
-        assert passage.reached["request_flood"] < len(attacked) / 2, str(passage)
+        assert passage.reached["slow_botnet"] < len(attacked) / 2, str(passage)
         assert service.metric('botsieve_completions_total{result="unknown"}') == 0
 
 

@@ -22,7 +22,7 @@ class PromptExtraction(AttackFamily):
     parameters: ClassVar[Parameters] = {
         "pace_s": (1.0, 15.0),
         "pace_s_evasive": (12.0, 50.0),
-        "covered": (0.4, 0.8),
+        "covered": (0.55, 0.85),
         "replaced": (0.2, 0.8),
         "kinds": (2, 6),
     }

@@ -80,7 +80,7 @@ def writer(kind: str) -> Writer:
 
 def census(clients: int, kinds: Sequence[str] = tuple(KINDS)) -> dict[str, int]:
     """Return how many of `clients` clients are of each of `kinds`: by share, with the largest remainders rounded up."""
-    whole = sum(KINDS[name].share for name in kinds)
+    whole = round(sum(KINDS[name].share for name in kinds), 9)
     exact = {name: KINDS[name].share / whole * clients for name in kinds}
     counts = {name: int(x) for name, x in exact.items()}
     left = clients - sum(counts.values())
