@@ -35,8 +35,8 @@ from serving.snapshot import Snapshots
 
 TOKEN = "a token of the gateways' tests"
 KEY = "the hash key of the gateways' tests"
-KINDS = ("person", "sdk_batch", "slow_botnet", "distillation", "prompt_extraction")
-"""Who passes a gateway: the first three where it tells of addresses, the last two where it tells of accounts and prompts."""
+KINDS = ("person", "sdk_batch", "slow_botnet", "prompt_extraction")
+"""Who passes a gateway: the first three where it tells of addresses, the last one where it tells of accounts and prompts."""
 GRPC_BELOW = 8000
 """A service's port for gRPC lies so far below the other, where it has one."""
 MOST = 60

@@ -27,7 +27,7 @@ from tests.gateways.shared import (
 )
 
 LITELLM = os.environ.get("BOTSIEVE_TEST_LITELLM") or shutil.which("litellm")
-PASSING = ("person", "sdk_batch", "distillation", "prompt_extraction")
+PASSING = ("person", "sdk_batch", "prompt_extraction")
 GATEWAYS = Path(__file__).parents[2] / "serving" / "gateways"
 CHAT = "/v1/chat/completions"
 pytestmark = [
@@ -126,11 +126,9 @@ def test_honest_clients_are_served_and_an_attacker_is_refused(
         assert len(served) == sum(passage.reached[kind] for kind in ("person", "sdk_batch")), f"{passage}\n{why}"
         assert len(served) >= 20
         # LiteLLM tells of prompts: who asks for the model's instructions is soon refused.
-        assert 403 in attacked, f"{passage}\n{why}"
+        assert {401, 403} <= set(attacked), f"{passage}\n{why}"
         assert set(attacked) <= {200, 401, 403}
         assert passage.reached["prompt_extraction"] < len(attacked) / 2, f"{passage}\n{why}"
-        # The copying accounts are refused too; how soon, and with a challenge before, depends on the moments of their calls.
-        assert {401, 403} & set(passage.statuses["distillation"]), f"{passage}\n{why}"
 
 
 def test_calls_streams_and_bad_keys_reach_the_profile(shared: Path, inference: Inference, tmp_path: Path) -> None:
