@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from classifier.traffic import hiding
+from classifier.traffic import hiding, hostile_prompts
 from classifier.traffic.campaigns import shares
 from classifier.traffic.family import AttackFamily, Change, Effort
 from classifier.traffic.flow import Act, Flow, Scene, acts
@@ -19,6 +19,12 @@ Words = Callable[[int], list[str]]
 """Gives n prompts of a campaign's purpose."""
 Models = Callable[[int], list[str]] | None
 """Gives the models that n requests go to, in turn; None for one model each account."""
+
+
+def wordings(family: AttackFamily, rng: np.random.Generator, known: list[hostile_prompts.Template]) -> Words:
+    """Return what words prompts in some of the kinds that are `known`: as many as the family's parameter `kinds` says."""
+    kinds = [known[i] for i in rng.choice(len(known), int(family.draw(rng, "kinds")), replace=False)]
+    return lambda n: hostile_prompts.worded(rng, kinds, n)
 
 
 def asked(

@@ -41,5 +41,4 @@ class Jailbreak(AttackFamily):
 
     def _words(self, rng: np.random.Generator) -> asking.Words:
         known = hostile_prompts.families("jailbreak", "prompt_injection")
-        kinds = [known[i] for i in rng.choice(len(known), int(self.draw(rng, "kinds")), replace=False)]
-        return lambda n: hostile_prompts.worded(rng, kinds, n)
+        return asking.wordings(self, rng, known)
