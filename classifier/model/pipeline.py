@@ -27,7 +27,7 @@ from classifier.features.promptscore import PROMPT_FILE, shipped_bytes
 from classifier.features.spec import FEATURES, GROUPS, HALF_LIVES_S, spec_hash
 from classifier.model.attribution import Explainer
 from classifier.model.bundle import Bundle, Manifest, write_bundle
-from classifier.model.dataset import Dataset, Source, build, fields_seen, route_views
+from classifier.model.dataset import Dataset, Source, build, fields_seen, remembered, route_views
 from classifier.model.evaluate import evaluate
 from classifier.model.export import export_model
 from classifier.model.families import FAMILY_FILE, Families
@@ -153,7 +153,7 @@ def train_bundle(
     options.check()
     if options.inject is not None:
         options = replace(options, without=tuple(dict.fromkeys((*options.without, MOVED_BY_WEAVING))))
-    sizes = Tables.for_clients(options.capacity)
+    sizes, source = Tables.for_clients(options.capacity), remembered(source)
     seen = fields_seen(source)
     with_settings = {"sizes": sizes, "threads": options.threads, "secret": None, "seed": options.seed}
     data = build(source, **with_settings)  # type: ignore[arg-type]
