@@ -95,7 +95,7 @@ def _divide(
         attackers = max(share * clients * what.family.share_of_clients / of_clients, float(least))
         average = each * (what.family.share_of_requests / what.family.share_of_clients) ** 0.5
         requests = min(attackers * average, 0.9 * MOST * own.num_rows * weight)
-        divided.append((what, min(attackers, max(requests / average, 2.0)), requests))
+        divided.append((what, min(attackers, max(requests / LEAST_REQUESTS, 2.0)), requests))
     return divided
 
 
