@@ -20,6 +20,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -194,6 +195,10 @@ class Hooks:
     """Tells whether the operator has listed who asks; it holds when scoring fails, too."""
     ended: Callable[[int], None] | None = None
     """Sees the serial number of an arrival that has ended or expired."""
+    answered: Callable[[Sequence[Arrival], Sequence[Answer], Judged], None] | None = None
+    """Sees arrivals that were scored and answered in one call. It must not raise, and should only take note."""
+    forgotten: Callable[[Collection[str]], None] | None = None
+    """Hears which clients (16 hex digits each) are to be forgotten."""
 
 
 @dataclass
@@ -387,6 +392,8 @@ class Gate:
             answers.append(self._conclude(arrival, kept, warming))
         if self.shadow is not None:
             self.shadow.compare(_rows(arrivals), [d.decision for d, _ in decided])
+        if self.hooks.answered is not None:
+            self.hooks.answered(arrivals, answers, judged)
         return answers
 
     def fail(self, arrivals: Sequence[Arrival], cause: str) -> list[Answer]:
@@ -546,6 +553,8 @@ class Gate:
         gone = [serial for serial, kept in self._kept.items() if kept.client in named]
         for serial in gone:
             del self._kept[serial]
+        if self.hooks.forgotten is not None:
+            self.hooks.forgotten(named)
         return any(known) or bool(gone)
 
     def client_ids(self, client: str) -> tuple[str, ...]:
@@ -564,6 +573,10 @@ class Gate:
         """Return what was decided under an id, if it is among the newest."""
         serial = self._serial(text)
         return None if serial is None else self._kept.get(serial)
+
+    def decisions_of(self, client: str, most: int) -> list[Decided]:
+        """Return the newest decisions about a client (16 hex digits), newest first: all that are kept are looked at."""
+        return list(islice((kept for kept in reversed(self._kept.values()) if kept.client == client), most))
 
     def solved(self, text: str) -> None:
         """Let the journal know that the challenge of a decision was solved."""

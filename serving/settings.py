@@ -93,6 +93,9 @@ class Settings(BaseSettings):
     known_client_s: float = Field(86_400.0, ge=0, description="Time for which a known client has been seen, s")
     known_requests: int = Field(50, ge=1, description="Requests that a known client without an account has made")
     token: SecretStr | None = Field(None, description="Bearer token for all but health and the challenge pages")
+    console: bool = Field(False, description="Serve the console at /console to who has the token")
+    console_secure: bool = Field(True, description="Whether the cookie of the console needs https (or localhost)")
+    status_page: bool | None = Field(None, description="Serve /status to everybody; unless set, if the console is on")
     trusted_proxies: tuple[str, ...] = Field((), description="Networks whose forwarded headers are believed")
     gateway: Gateway = Field("forwarded", description="Which forwarded headers are read: forwarded, nginx or envoy")
     method_header: Header | None = Field(None, description="Header with the request's method; empty for its own")
@@ -165,6 +168,17 @@ class Settings(BaseSettings):
         file = os.environ.get(CONFIG_VARIABLE)
         toml = (TomlConfigSettingsSource(settings_cls, toml_file=file),) if file else ()
         return (init_settings, env_settings, *toml)
+
+    @model_validator(mode="after")
+    def _behind_a_token(self) -> Settings:
+        if self.console and self.token is None:
+            raise ValueError("the console needs a token: set BOTSIEVE_TOKEN, e.g. to `openssl rand -hex 32`")
+        return self
+
+    @property
+    def shows_status(self) -> bool:
+        """Whether /status is served."""
+        return self.console if self.status_page is None else self.status_page
 
     @property
     def names(self) -> Names:
