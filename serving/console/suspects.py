@@ -160,7 +160,7 @@ class Suspects:
         ]
 
 
-_MARKS = ("network", "path", "software")
+_MARKS = ("software", "path", "network")
 
 
 def _summed(members: Iterable[Suspect]) -> Counter[str]:

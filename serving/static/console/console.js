@@ -130,13 +130,16 @@ function showClients(clients) {
   }));
 }
 
+// What hardly any of them share says nothing but how many there are.
+const shared = (mark) => (mark.share >= 0.1 ? `${share(mark.share)} ${mark.what} ${mark.value}` : `${whole.format(mark.values)} ${mark.what}s`);
+
 function showCampaigns(campaigns) {
   fill("campaigns", campaigns.map((one) => [
     cell("Family", words(one.family), "wrap", "th"),
     cell("Clients", whole.format(one.clients), "n"),
     cell("Acted on", count(one.acted), "n"),
     cell("Reasons", one.reasons.map(words).join(", "), "long"),
-    cell("Shared", list(one.shares.map((mark) => `${share(mark.share)} ${mark.what} ${mark.value}`)), "long wrap"),
+    cell("Shared", list(one.shares.map(shared)), "long wrap"),
   ]));
 }
 
