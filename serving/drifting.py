@@ -1,7 +1,7 @@
 """Drift, live: how far what is answered now lies from the bundle's `reference.json`, over about a day.
 
-The same index, bands and verdict as `botsieve drift` (classifier.model.stability), of a sample: some requests of each quarter
-of a second, counted into one histogram a feature and hour. Requests that the model acts on are left out, and so is the first hour
+The same index, bands and verdict as `botsieve drift` (classifier.model.stability), of a sample: some requests of each half
+second, counted into one histogram a feature and hour. Requests that the model acts on are left out, and so is the first hour
 of an empty start. A client with n requests in the window counts as sqrt(n), as in training: its k-th one weighs
 sqrt(k) - sqrt(k - 1).
 
@@ -35,7 +35,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 HOURS = 24
 HOUR_US = 3600 * MICROSECONDS
 SAMPLE = 64
-"""Requests that are counted each time: with four times a second, 256 a second at most."""
+"""Requests that are counted each time: with twice a second, 128 a second at most, or a few more."""
 FEWEST_CLIENTS = 20.0
 """Clients below which nothing is said."""
 CACHED_S = 10.0

@@ -20,7 +20,6 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -574,9 +573,10 @@ class Gate:
         serial = self._serial(text)
         return None if serial is None else self._kept.get(serial)
 
-    def decisions_of(self, client: str, most: int) -> list[Decided]:
-        """Return the newest decisions about a client (16 hex digits), newest first: all that are kept are looked at."""
-        return list(islice((kept for kept in reversed(self._kept.values()) if kept.client == client), most))
+    def decisions_of(self, client: str, first: int, end: int) -> list[Decided]:
+        """Return the decisions that are kept about a client (16 hex digits), of serial numbers from `first` to before `end`."""
+        found = map(self._kept.get, range(first, end))
+        return [kept for kept in found if kept is not None and kept.client == client]
 
     def solved(self, text: str) -> None:
         """Let the journal know that the challenge of a decision was solved."""

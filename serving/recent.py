@@ -19,7 +19,7 @@ from serving.gate import Answer, Arrival, Judged
 
 log = logging.getLogger("botsieve.serving")
 
-INTERVAL_S = 0.25
+INTERVAL_S = 0.5
 MOST_ROWS = 8_192
 """Requests that may wait to be passed on: beyond them it happens at once, so the memory is bounded."""
 
@@ -37,7 +37,7 @@ class Batch:
     @cached_property
     def time(self) -> npt.NDArray[np.int64]:
         """When they arrived, µs, int64[n]."""
-        return np.fromiter((arrival.time for arrival in self.arrivals), np.int64, len(self.arrivals))
+        return np.array([arrival.time for arrival in self.arrivals], np.int64)
 
     @cached_property
     def client(self) -> npt.NDArray[np.uint64]:

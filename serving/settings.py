@@ -92,7 +92,9 @@ class Settings(BaseSettings):
     known_account_s: float = Field(604_800.0, ge=0, description="Age of an account from which it is known, s")
     known_client_s: float = Field(86_400.0, ge=0, description="Time for which a known client has been seen, s")
     known_requests: int = Field(50, ge=1, description="Requests that a known client without an account has made")
-    token: SecretStr | None = Field(None, description="Bearer token for all but health, the challenge pages and /status")
+    token: SecretStr | None = Field(
+        None, description="Bearer token for all but health, the challenge pages and /status"
+    )
     console: bool = Field(False, description="Serve the console at /console to who has the token")
     console_secure: bool = Field(True, description="Whether the cookie of the console needs https (or localhost)")
     status_page: bool | None = Field(None, description="Serve /status to everybody; unless set, if the console is on")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,10 +16,12 @@ from classifier.model.histograms import REFERENCE_FILE, Histogram, read_referenc
 from classifier.model.judge import Judge
 from serving.console.rows import NewestRows, Row
 from serving.console.suspects import Suspects, shown_path
-from serving.gate import Gate
+from serving.gate import Decided, Gate
 
 MOST_REQUESTS = 30
 MOST_FEATURES = 20
+LOOKED_AT = 4_096
+"""Decisions that are looked at in one turn of the loop, about half a millisecond."""
 STRONGEST = 0.005
 """Log odds below which a contribution is not shown."""
 
@@ -60,9 +63,9 @@ class Clients:
         self._of: Judge | None = None
         self._reference: dict[str, Histogram] = {}
 
-    def about(self, client: str) -> About | None:
+    async def about(self, client: str) -> About | None:
         """Return what is known of a client (16 hex digits); None if it is nothing."""
-        kept = self._gate.decisions_of(client, MOST_REQUESTS)
+        kept = await self._newest(client)
         suspect, newest = self._suspects.of(client), self._rows.of(client)
         if not kept and suspect is None and newest is None:
             return None
@@ -86,6 +89,18 @@ class Clients:
             client, kind, None if suspect is None else suspect.address, requests, which,
             None if row is None else row.raw, bias, rest, contributions,
         )  # fmt: skip
+
+    async def _newest(self, client: str) -> list[Decided]:
+        """Return the newest decisions about a client, newest first. Requests are served between two looks."""
+        found: list[Decided] = []
+        newest = self._gate.engine.arrivals
+        oldest = max(newest - self._gate.settings.decisions_kept, 0)
+        for end in range(newest, oldest, -LOOKED_AT):
+            found += reversed(self._gate.decisions_of(client, max(end - LOOKED_AT, oldest), end))
+            if len(found) >= MOST_REQUESTS:
+                break
+            await asyncio.sleep(0)
+        return found[:MOST_REQUESTS]
 
     def _contributions(self, row: Row) -> tuple[list[Contribution], float, float]:
         """Return the strongest contributions, the bias, and the sum of what is not shown."""

@@ -24,7 +24,7 @@ STREAMS = 16
 """Browsers that may follow at the same time."""
 SLOW = 5
 """Messages that may wait for a browser that does not read; then it is let go, and connects anew."""
-SUSPECTS_S = 2.0
+SUSPECTS_S = 3.0
 """Between two looks at who is acted on: in a flood, a look takes some ms."""
 
 

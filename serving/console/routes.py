@@ -112,17 +112,17 @@ def router(gate: Gate, desk: Desk, access: Access) -> APIRouter:
             return _to(SIGN_IN)
         wanted = client.strip()
         names = (wanted,) if _CLIENT.fullmatch(wanted) else gate.client_ids(wanted) if wanted else ()
-        found = next((name for name in names if desk.clients.about(name) is not None), None)
-        if found is None:
-            return pages.answer("console/unknown.html", HTTPStatus.NOT_FOUND)
-        return _to(f"{ROOT}/clients/{found}")
+        for name in names:
+            if await desk.clients.about(name) is not None:
+                return _to(f"{ROOT}/clients/{name}")
+        return pages.answer("console/unknown.html", HTTPStatus.NOT_FOUND)
 
     @api.get(f"{ROOT}/clients/{{client}}")
     async def page(request: Request, client: Identity) -> Response:
         """What is known of a client."""
         if not signed_in(request):
             return _to(SIGN_IN)
-        about = desk.clients.about(client) if _CLIENT.fullmatch(client) else None
+        about = await desk.clients.about(client) if _CLIENT.fullmatch(client) else None
         if about is None:
             return pages.answer("console/unknown.html", HTTPStatus.NOT_FOUND)
         return pages.answer("console/client.html", about=about, thresholds=gate.thresholds)

@@ -12,6 +12,8 @@ from classifier.features.spec import FEATURES
 from serving.recent import Batch
 
 SEATS = 8_192
+MOST_ROWS = 512
+"""Rows that are kept of one look: in a flood, some of its clients."""
 
 
 class Row(NamedTuple):
@@ -36,6 +38,9 @@ class NewestRows:
         seat = (batch.client % np.uint64(len(self._taken))).astype(np.intp)
         # The newest of each seat: the first one from behind.
         seats, places = np.unique(seat[::-1], return_index=True)
+        if len(seats) > MOST_ROWS:
+            step = -(-len(seats) // MOST_ROWS)
+            seats, places = seats[::step], places[::step]
         places = len(batch) - 1 - places
         self._rows[seats] = batch.rows(places.tolist())
         self._client[seats], self._time[seats] = batch.client[places], batch.time[places]

@@ -52,7 +52,7 @@ class Scores:
         # As decisions compare: a raw score equal to a point has reached it.
         reached = np.searchsorted(self._points, batch.raw[kept].astype(np.float64), side="right")
         self._raw += _counted(slot, reached, self._raw.shape)
-        score = np.fromiter((answer.score or 0 for answer in batch.answers), np.int64, len(batch))[kept]
+        score = np.array([answer.score or 0 for answer in batch.answers])[kept]
         self._scores += _counted(slot, score, self._scores.shape)
 
     def _advance(self, minute: int) -> None:

@@ -21,9 +21,9 @@ from serving.gate import Answer, Arrival
 from serving.recent import Batch
 
 HALF_LIFE_MIN = 5
-SAMPLE = 256
-"""Requests that are looked at each time, of those that were acted on: about a thousand a second."""
-MOST = 4_096
+SAMPLE = 128
+"""Requests that are looked at each time, of those that were acted on: some hundred a second."""
+MOST = 2_048
 LEAST = 0.05
 """A count below it is forgotten."""
 TEXT = 80

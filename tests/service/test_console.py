@@ -34,6 +34,7 @@ from tests.service.served import (  # noqa: F401
 )
 
 TOKEN = "the token of the console's tests"
+COUNT = 160
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 
 
@@ -61,7 +62,7 @@ def browser(app: Service) -> TestClient:
     return client
 
 
-def decided(app: Service, moment: Moment, count: int = 400) -> None:
+def decided(app: Service, moment: Moment, count: int = COUNT) -> None:
     """Let the service decide about mixed events."""
     client = client_of(app, headers=BEARER)
     for one in mixed_events(count, seed=3):
@@ -195,7 +196,7 @@ def test_the_figures_are_those_of_the_metrics(app: Service, moment: Moment) -> N
     assert shown["acted_share"] == pytest.approx(share)
     desk.tick()
     assert desk.shown()["second"][1:4] == [0, 0, 0]
-    assert sum(shown["scores"]["hour"]) == 400
+    assert sum(shown["scores"]["hour"]) == COUNT
 
 
 def test_the_stream_begins_with_what_is_known_and_goes_on(app: Service) -> None:
@@ -260,7 +261,7 @@ def test_other_budgets_are_counted_exactly(app: Service, moment: Moment, browser
     raws = np.array([kept.raw for kept in app.gate._kept.values()])
     found = browser.get("/console/budgets").json()
     curve = app.gate.model.bundle.manifest.policy_curve()
-    assert found["requests"] == len(raws) == 400
+    assert found["requests"] == len(raws) == COUNT
     for step in found["steps"]:
         threshold = thresholds_from_curve(curve, Budgets(step["budget"], 0.0)).challenge
         assert step["at"] == (raws >= threshold).sum(), step
@@ -297,7 +298,7 @@ def test_a_clients_page_has_its_requests_features_and_contributions(
     desk = desk_of(app)
     top = desk.suspects.top(3)
     assert top[0]["acted"] >= top[1]["acted"] > 0
-    about = desk.clients.about(top[0]["client"])
+    about = asyncio.run(desk.clients.about(top[0]["client"]))
     assert about is not None
     assert about.raw is not None
     sums = about.bias + about.rest + sum(one.log_odds for one in about.contributions)
@@ -357,9 +358,9 @@ def test_a_forgotten_client_is_gone_from_the_console_too(app: Service, moment: M
     decided(app, moment)
     desk = desk_of(app)
     (identity, _) = app.gate.client_ids("a")
-    assert desk.clients.about(identity) is not None
+    assert asyncio.run(desk.clients.about(identity)) is not None
     app.gate.forget("a")
-    assert desk.clients.about(identity) is None
+    assert asyncio.run(desk.clients.about(identity)) is None
     assert desk.rows.of(identity) is None
 
 
@@ -367,7 +368,7 @@ def test_the_newest_row_of_each_client_is_kept(app: Service, moment: Moment) -> 
     decided(app, moment, 100)
     (identity, _) = app.gate.client_ids("a")
     row = desk_of(app).rows.of(identity)
-    kept = app.gate.decisions_of(identity, 100)
+    kept = app.gate.decisions_of(identity, 0, 1000)[::-1]
     assert row is not None
     assert (row.time, row.raw) == (kept[0].time, kept[0].raw)
     assert row.values[COLUMN["client_requests_seen"]] == len(kept)
