@@ -14,6 +14,7 @@ from heapq import nlargest
 from ipaddress import ip_network
 from typing import Any
 
+from classifier.features import layout as at
 from classifier.features.agents import normal_agent
 from classifier.situation import MINUTE_US
 from serving.console.rows import Row
@@ -38,6 +39,8 @@ class Suspect:
     client: str
     account: bool
     address: str | None
+    place: int
+    """The keyed hash of the address, by which it is forgotten."""
     network: str
     path: str
     software: str
@@ -85,7 +88,7 @@ class Suspects:
         suspect = self._by_client.get(arrival.client)
         if suspect is None:
             suspect = self._by_client[arrival.client] = Suspect(
-                arrival.client, event.account is not None, None, "", "", "", "",
+                arrival.client, event.account is not None, None, 0, "", "", "", "",
                 Row(arrival.row.copy(), arrival.time, raw), answer.score or 1, arrival.time,
             )  # fmt: skip
         elif raw > suspect.worst.raw:
@@ -100,6 +103,7 @@ class Suspects:
         suspect.family = answer.family or "unknown"
         if self._addresses and event.ip != suspect.address:
             suspect.address, suspect.network = event.ip[:TEXT], network_of(event.ip)
+            suspect.place = int(arrival.hashes[at.H_ADDRESS])
 
     def _fade(self, minute: int) -> None:
         """Let the counts fade once a minute."""
@@ -120,9 +124,13 @@ class Suspects:
         return self._by_client.get(client)
 
     def forget(self, clients: Collection[str]) -> None:
-        """Remove clients."""
+        """Remove clients, and addresses from which other clients have come."""
         for client in clients:
             self._by_client.pop(client, None)
+        places = {int(client, 16) for client in clients}
+        for suspect in self._by_client.values():
+            if suspect.place in places:
+                suspect.address, suspect.network, suspect.place = None, "", 0
 
     def top(self, most: int = 10) -> list[dict[str, Any]]:
         """Return those that were acted on most."""

@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from classifier.features.spec import COLUMN
 from classifier.model.judge import Judge
 from classifier.policy import Budgets, thresholds_from_curve
-from serving.app import Service
+from serving.app import Service, create_app
 from serving.console import desk as desks
 from serving.console.desk import Desk
 from serving.console.scores import Scores
@@ -23,6 +23,7 @@ from serving.console.suspects import Suspects, network_of, shown_path
 from serving.recent import Batch
 from serving.settings import Settings
 from tests.service.served import (  # noqa: F401
+    SECRET,
     Moment,
     bundle,
     client_of,
@@ -199,6 +200,24 @@ def test_the_figures_are_those_of_the_metrics(app: Service, moment: Moment) -> N
     assert sum(shown["scores"]["hour"]) == COUNT
 
 
+def test_challenges_and_the_challenger_are_those_of_the_metrics(judge: Judge, moment: Moment) -> None:  # noqa: F811
+    settings = Settings(bundle=judge.bundle.path, console=True, token=TOKEN, mode="enforce", warm_up_s=0.0)
+    app = create_app(settings, judge, now=moment, secret=SECRET, challenger=judge)
+    decided(app, moment, 60)
+    assert app.gate.shadow is not None
+    app.gate.shadow.wait()
+    app.gate.tallies.challenges.update(solved=2, spent=1)
+    shown = desk_of(app).shown()
+    issued = metric(app, enforced="challenge")
+    assert shown["challenges"] == {"issued": issued, "solved": 2, "refused": 1, "rate": 2 / issued, "passes": 0}
+    assert shown["challenger"] == {"compared": 60, "apart": 0, "rate": 0.0, "pairs": [], "not_compared": 0}
+    app.gate.shadow._counts["allow", "block"] += 20
+    again = desk_of(app).shown()["challenger"]
+    assert (again["apart"], again["rate"]) == (20, 0.25)
+    assert again["pairs"] == [{"champion": "allow", "challenger": "block", "count": 20}]
+    app.gate.shadow.close()
+
+
 def test_the_stream_begins_with_what_is_known_and_goes_on(app: Service) -> None:
     desk = desk_of(app)
     desk.tick()
@@ -364,6 +383,16 @@ def test_a_forgotten_client_is_gone_from_the_console_too(app: Service, moment: M
     assert desk.rows.of(identity) is None
 
 
+def test_a_forgotten_address_is_gone_from_the_clients_that_came_from_it(app: Service, moment: Moment) -> None:
+    decided(app, moment)
+    suspects = desk_of(app).suspects
+    theirs = [one for one in suspects._by_client.values() if one.account and one.address == "1.2.3.4"]
+    assert theirs
+    app.gate.forget("1.2.3.4")
+    assert all(one.address is None and one.network == "" for one in theirs)
+    assert suspects.of(theirs[0].client) is theirs[0], "the account stays"
+
+
 def test_the_newest_row_of_each_client_is_kept(app: Service, moment: Moment) -> None:
     decided(app, moment, 100)
     (identity, _) = app.gate.client_ids("a")
@@ -384,6 +413,7 @@ def test_no_flood_of_clients_makes_it_grow() -> None:
                 "client": f"{number:016x}", "time": 60_000_000, "row": template,
                 "event": type("E", (), {"ip": f"10.0.{number // 256 % 256}.{number % 256}", "path": "/x" * 500,
                                         "user_agent": "a" * 5000, "account": None}),
+                "hashes": np.zeros(8, np.uint64),
             })
             for number in range(start, start + 200)
         ]  # fmt: skip
