@@ -244,5 +244,5 @@ def test_without_scripts_the_console_says_what_to_read(browser: Any, running: Ru
     page.goto(running.url + "/console")
     page.locator("#token").fill(TOKEN)
     page.get_by_role("button", name="Sign in").click()
-    page.get_by_text("The figures need JavaScript").wait_for()
+    page.locator("noscript p").wait_for()
     context.close()
