@@ -165,8 +165,7 @@ def train(
     if inject is None:
         train_bundle(options, lambda: iter(_tables(log)))
     else:
-        names: str | list[str] = inject if inject in ("all", "none") else inject.split(",")
-        again = weaving_into(_whole(log), names, seed)
+        again = weaving_into(_whole(log), inject, seed)
         train_bundle(options, again(0), again)
     return load(bundle, threads=threads)
 

@@ -20,6 +20,8 @@ MAX_DURATION_S = 366 * 86_400.0
 """Longest duration believed, s; longer ones are errors of the log."""
 EXPIRY_S = 600
 """A completion later than this after its arrival does not count: the request has expired."""
+UNLABELLED = "log"
+"""The `family` that rows of a user's own log get when they are taken as legitimate for want of a label."""
 VERDICTS = ("allow", "challenge", "block")
 
 

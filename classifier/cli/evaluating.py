@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from classifier.cli.files import check_place, check_spared, complete_or_nothing
 from classifier.cli.logs import LogOptions
-from classifier.cli.simulating import to_weave
 from classifier.cli.terminal import OUTPUT, bar, say, threads_of
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA
@@ -91,6 +90,7 @@ def _labelled(log: LogOptions, beside: Path, inject: str | None, seed: int) -> I
         yield from log.tables(beside, "scoring")
         return
     from classifier.traffic import inject as weave
+    from classifier.traffic import to_weave
 
     events = pa.concat_tables(log.tables(beside, "reading"), promote_options="default").select(EVENT_SCHEMA.names)
     yield weave(events, attacks=to_weave(inject), seed=seed)

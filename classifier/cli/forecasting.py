@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from classifier.cli.files import complete_or_nothing
 from classifier.cli.logs import LogOptions
-from classifier.cli.simulating import to_weave
 from classifier.cli.terminal import OUTPUT, bar, say, threads_of
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA
@@ -79,6 +78,7 @@ def _tables(log: LogOptions, out: Path, inject: str | None, seed: int) -> list[p
     if inject is None:
         return tables
     from classifier.traffic import inject as weave
+    from classifier.traffic import to_weave
 
     events = pa.concat_tables(tables, promote_options="default").select(EVENT_SCHEMA.names)
     return [weave(events, attacks=to_weave(inject), seed=seed)]

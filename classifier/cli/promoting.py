@@ -8,7 +8,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from classifier.cli.logs import LogOptions
-from classifier.cli.simulating import to_weave
 from classifier.cli.terminal import say, threads_of
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA
@@ -41,6 +40,7 @@ def _recent(log: LogOptions, inject: str | None, seed: int) -> Iterator[pa.Table
         yield from log.tables(Path("promote"), "reading")
         return
     from classifier.traffic import inject as weave
+    from classifier.traffic import to_weave
 
     events = pa.concat_tables(log.tables(Path("promote"), "reading"), promote_options="default")
     yield weave(events.select(EVENT_SCHEMA.names), attacks=to_weave(inject), seed=seed)

@@ -40,19 +40,6 @@ def names_of(attacks: str) -> str | list[str]:
     return attacks if attacks in ("all", "none") else [name.strip() for name in attacks.split(",") if name.strip()]
 
 
-def to_weave(inject: str) -> list[str]:
-    """Return `--inject` as the traffic package takes it; a family without a grade comes plain and evasive.
-
-    Mimics have to be asked for: a model that learns from them learns that what legitimate clients do is malicious.
-    """
-    names = [name.strip() for name in inject.split(",") if name.strip()]
-    return [
-        entry
-        for name in names
-        for entry in ([name] if ":" in name or name == "none" else [f"{name}:plain", f"{name}:evasive"])
-    ]
-
-
 def write_log(out: Path, events: pa.Table) -> None:
     """Write events as JSON Lines or Parquet, by the name's ending. `time` is in Unix seconds in both."""
     with complete_or_nothing(out) as partial:

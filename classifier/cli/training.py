@@ -7,7 +7,6 @@ from dataclasses import replace
 import pyarrow as pa
 
 from classifier.cli.logs import LogOptions
-from classifier.cli.simulating import to_weave
 from classifier.cli.terminal import Terminal, threads_of
 from classifier.errors import InputError
 from classifier.model.bundle import Bundle
@@ -37,5 +36,5 @@ def _source(log: LogOptions, options: TrainOptions, tell: Terminal) -> tuple[Sou
         # A log may be larger than memory, so it is read again for each pass.
         return lambda: log.tables(beside, "reading"), None
     own = pa.concat_tables(log.tables(beside, "reading"), promote_options="default")
-    again = weaving_into(own, to_weave(options.inject), options.seed, tell)
+    again = weaving_into(own, options.inject, options.seed, tell)
     return again(0), again

@@ -21,6 +21,8 @@ from classifier.model.stability import WARM_UP_S
 Source = Callable[[], Iterator[pa.Table]]
 """Gives the event tables of a log, anew at each call."""
 
+REMEMBERED_BYTES = 1 << 30
+"""Events of up to this size in memory are read once for all passes of a training."""
 WARM_UP_SHARE = 0.1
 """Rows of the first stretch of a log train nothing: 10 % of its time, at most `WARM_UP_S`."""
 KEPT_PER_CLIENT = 4096
@@ -75,6 +77,26 @@ class Dataset:
         """Return what an evaluation needs of each row, without its features and scores."""
         columns = ("row", "time", "client", "malicious", "family", "input_tokens", "output_tokens")
         return pd.DataFrame({name: getattr(self, name) for name in columns})
+
+
+def remembered(source: Source, most_bytes: int = REMEMBERED_BYTES) -> Source:
+    """Return a source that reads the log of `source` once if its events fit into `most_bytes`, and anew each time if not."""
+    kept: list[pa.Table] = []
+
+    def tables() -> Iterator[pa.Table]:
+        if kept:
+            yield from kept
+            return
+        read, size = [], 0
+        for table in source():
+            size += table.nbytes
+            if size <= most_bytes:
+                read.append(table)
+            yield table
+        if size <= most_bytes:
+            kept.extend(read)
+
+    return tables
 
 
 def build(

@@ -9,7 +9,7 @@ import hashlib
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+from msgspec.structs import replace as with_changes
 
 from classifier import __version__
 from classifier.errors import InputError
@@ -26,7 +27,7 @@ from classifier.features.promptscore import PROMPT_FILE, shipped_bytes
 from classifier.features.spec import FEATURES, GROUPS, HALF_LIVES_S, spec_hash
 from classifier.model.attribution import Explainer
 from classifier.model.bundle import Bundle, Manifest, write_bundle
-from classifier.model.dataset import Dataset, Source, build, fields_seen, route_views
+from classifier.model.dataset import Dataset, Source, build, fields_seen, remembered, route_views
 from classifier.model.evaluate import evaluate
 from classifier.model.export import export_model
 from classifier.model.families import FAMILY_FILE, Families
@@ -35,11 +36,16 @@ from classifier.model.metrics import Metrics
 from classifier.model.reference import reference_histograms
 from classifier.model.report import ReportMeta, report_page
 from classifier.model.train import Settings, Trained, train
+from classifier.model.wording import printable
 from classifier.policy import Budgets, decide_batch
 
 PROOF_ROWS = 2_000
-WEAVINGS, WOVEN_ROWS = 5, 60_000
+WEAVINGS, WOVEN_ROWS = 16, 90_000
 """Times that attackers are woven into a short log, at most, and the rows that all together are worth."""
+MOVED_BY_WEAVING = "everyone"
+"""What a model of woven traffic leaves out: how busy the whole service is tells there when the campaigns were planned."""
+MOST_NAMED = 50
+"""Suspicious clients that the report names."""
 LIBRARIES = ("lightgbm", "numpy", "numba", "pandas", "pyarrow", "onnx", "scikit-learn")
 
 
@@ -115,16 +121,16 @@ Weaving = Callable[[int], Source]
 """Gives the log with other attackers woven in, by the number of the weaving."""
 
 
-def weaving_into(own: pa.Table, attacks: str | list[str], seed: int, tell: Teller = SILENT) -> Weaving:
-    """Return what weaves attackers into events, taken as legitimate where they have no label."""
-    from classifier.traffic import inject
+def weaving_into(own: pa.Table, attacks: str, seed: int, tell: Teller = SILENT) -> Weaving:
+    """Return what weaves attackers, as `--inject` names them, into events taken as legitimate where they have no label."""
+    from classifier.traffic import inject, to_weave
 
-    own = own.select(EVENT_SCHEMA.names)
+    own, names = own.select(EVENT_SCHEMA.names), to_weave(attacks)
 
     def weaving(number: int) -> Source:
         with (tell if number == 0 else SILENT).bar("weaving attacks in"):
             # Far from the seeds that a user will evaluate with.
-            woven = inject(own, attacks=attacks, seed=seed + number * 1_000_003)
+            woven = inject(own, attacks=names, seed=seed + number * 1_000_003)
         return lambda: iter((woven,))
 
     return weaving
@@ -145,7 +151,9 @@ def train_bundle(
     learnt from, ExportError where ONNX would differ from LightGBM.
     """
     options.check()
-    sizes = Tables.for_clients(options.capacity)
+    if options.inject is not None:
+        options = replace(options, without=tuple(dict.fromkeys((*options.without, MOVED_BY_WEAVING))))
+    sizes, source = Tables.for_clients(options.capacity), remembered(source)
     seen = fields_seen(source)
     with_settings = {"sizes": sizes, "threads": options.threads, "secret": None, "seed": options.seed}
     data = build(source, **with_settings)  # type: ignore[arg-type]
@@ -159,6 +167,8 @@ def train_bundle(
     )
     budgets, strict = options.budgets()
     settings = Settings(seed=options.seed, threads=options.threads).for_rows(len(data))
+    if options.inject is not None:
+        settings = settings.for_woven(int((~data.malicious).sum()))
     with tell.bar("training") as progress:
         done = [0]
 
@@ -234,10 +244,9 @@ def _finish(
             called = agreement(named, test, frame["decision"].to_numpy() != "allow", trained.columns)
         with tell.bar("evaluating on held-out clients and the last stretch of time"):
             metrics = evaluate(frame, prior=options.prior, seed=options.seed)
-        page = report_page(metrics, frame, report_meta(manifest, str(options.bundle)))
-    from msgspec.structs import replace
-
-    manifest = replace(manifest, metrics={**_short(metrics), "families": called} if metrics else {})
+        meta = report_meta(manifest, str(options.bundle))
+        page = report_page(metrics, frame, {**meta, "notes": [*meta["notes"], *_left_out(data, trained)]})
+    manifest = with_changes(manifest, metrics={**_short(metrics), "families": called} if metrics else {})
     files: dict[str, bytes | Path] = {
         **graphs.files(),
         PROMPT_FILE: shipped_bytes(),
@@ -256,6 +265,19 @@ def _finish(
     if metrics:
         tell.result(metrics, manifest)
     return bundle
+
+
+def _left_out(data: Dataset, trained: Trained) -> list[str]:
+    """Say which clients of the log were too suspicious to be taken as legitimate."""
+    if not len(trained.suspicious):
+        return []
+    keys, first = np.unique(data.key, return_index=True)
+    names = data.client[first[np.searchsorted(keys, trained.suspicious)]]
+    return [
+        f"The most suspicious {len(names):,} of the log's own clients were not taken as legitimate in training. Look at them, "
+        f"the most suspicious first: {', '.join(printable(str(name)) for name in names[:MOST_NAMED])}"
+        + (f" and {len(names) - MOST_NAMED:,} more." if len(names) > MOST_NAMED else ".")
+    ]
 
 
 def _manifest(

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier.errors import InputError
+from classifier.events import UNLABELLED
 from classifier.features.spec import FEATURES, columns_without
 from classifier.model.boosters import Boosters
 from classifier.model.calibrate import Calibration, fit_platt
@@ -25,9 +26,11 @@ from classifier.policy import Budgets, LegitimateCurve, Thresholds, legitimate_c
 Step = Callable[[str], None]
 TEST_CLIENTS = 0.15
 TEST_TIME = 0.15
-FOLDED_ROWS = 60_000
-"""Rows below which there are more folds than usual, so that all together are worth about so many."""
+SHORT_ROWS = 60_000
+"""Rows below which a log is short: it is cut into more folds, and with woven attackers the trees are small."""
 MOST_FOLDS = 8
+SUSPICIOUS_CLIENTS = 0.005
+"""Share of the clients taken as legitimate that are left out as the most suspicious: a real log has attackers of its own."""
 CALIBRATION_TIME = 0.5
 """Calibration uses the rows after this share of the training time."""
 
@@ -52,7 +55,14 @@ class Settings:
         Thresholds come from models that saw all folds but one. Of a short log, two thirds teach noticeably less than the
         whole: the log's own clients score higher than with the final model, and thresholds would be too careful.
         """
-        return replace(self, folds=max(self.folds, min(FOLDED_ROWS // max(rows, 1), MOST_FOLDS)))
+        return replace(self, folds=max(self.folds, min(SHORT_ROWS // max(rows, 1), MOST_FOLDS)))
+
+    def for_woven(self, rows: int) -> Settings:
+        """Return the settings for a log of so many rows with attackers woven in: of a short one, the trees stay small.
+
+        Woven attackers take after clients of the log, and large trees would learn after whom.
+        """
+        return replace(self, leaves=8, fewest_rows=100) if rows < SHORT_ROWS else self
 
     def lightgbm(self) -> dict[str, Any]:
         """Return the parameters of `lightgbm.train`."""
@@ -133,7 +143,8 @@ def _lot(key: npt.NDArray[np.uint64], draw: int) -> npt.NDArray[np.float64]:
 class Trained:
     """A trained model with what a manifest says of it. `columns` are the features it takes, of `spec.NAMES`.
 
-    `unseen` float32[rows of the training part] are their raw scores by models that never saw their client.
+    `unseen` float32[rows of the training part] are their raw scores by models that never saw their client; `suspicious`
+    uint64[k] are the clients that were left out, see `suspicious_clients`.
     """
 
     boosters: Boosters
@@ -145,6 +156,7 @@ class Trained:
     split: Split
     leaf_bits: int
     unseen: npt.NDArray[np.float32]
+    suspicious: npt.NDArray[np.uint64]
 
 
 def train(
@@ -189,10 +201,12 @@ def train(
         if out.any():
             model, _ = fit(rows[inside], train_rows.malicious[inside], weight[inside], own, settings)
             raw[out] = model.raw(known_rows[out]).astype(np.float32)
+    suspicious = suspicious_clients(known, raw)
     step("fitting the model")
-    boosters, leaf_bits = fit(rows, train_rows.malicious, weight, own, settings)
+    trusted = ~np.isin(_keys_of(train_rows, known), suspicious)
+    boosters, leaf_bits = fit(rows[trusted], train_rows.malicious[trusted], weight[trusted], own, settings)
 
-    legitimate = ~known.malicious
+    legitimate = ~known.malicious & ~np.isin(known.key, suspicious)
     budgets, notes = _resolvable(budgets, int(legitimate.sum()), strict_budgets)
     curve = legitimate_curve(raw[legitimate], known.key[legitimate], budgets)
     thresholds = thresholds_from_curve(curve, budgets, strict_budgets)
@@ -201,7 +215,20 @@ def train(
     if known.malicious[later].all() or not known.malicious[later].any():
         later = np.ones(len(known), bool)
     calibration = fit_platt(raw[later], known.malicious[later], prior, training_weights(known)[later])
-    return Trained(boosters, columns, thresholds, budgets, calibration, curve, parts, leaf_bits, raw)
+    return Trained(boosters, columns, thresholds, budgets, calibration, curve, parts, leaf_bits, raw, suspicious)
+
+
+def suspicious_clients(known: Dataset, raw: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:
+    """Return the most suspicious of the clients that nobody labelled, as keys, the most suspicious first.
+
+    `raw` float32[n] is the score of each row by models that never saw its client. A client is as suspicious as its highest
+    score. Of clients with a label none is left out.
+    """
+    taken = ~known.malicious & (known.family.astype(str) == UNLABELLED)
+    clients, inverse = np.unique(known.key[taken], return_inverse=True)
+    highest = np.full(len(clients), -np.inf, np.float32)
+    np.maximum.at(highest, inverse, raw[taken])
+    return np.asarray(clients[np.argsort(-highest, kind="stable")][: round(SUSPICIOUS_CLIENTS * len(clients))])
 
 
 def _check_clients(known: Dataset, fold: npt.NDArray[np.int64]) -> None:

@@ -1,7 +1,7 @@
 """Traffic for training and tests: simulated logs, and attackers woven into a user's own log."""
 
 from classifier.traffic.family import GRADES, AttackFamily, families
-from classifier.traffic.injection import inject
+from classifier.traffic.injection import inject, to_weave
 from classifier.traffic.simulation import Simulated, simulate, simulated
 
-__all__ = ["GRADES", "AttackFamily", "Simulated", "families", "inject", "simulate", "simulated"]
+__all__ = ["GRADES", "AttackFamily", "Simulated", "families", "inject", "simulate", "simulated", "to_weave"]

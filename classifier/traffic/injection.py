@@ -9,18 +9,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from classifier.errors import InputError
-from classifier.events import EVENT_SCHEMA
+from classifier.events import EVENT_SCHEMA, UNLABELLED
 from classifier.traffic.campaigns import plan
 from classifier.traffic.family import Chosen, chosen, visible
 from classifier.traffic.simulation import generator
-from classifier.traffic.woven import OWN, WovenScene
+from classifier.traffic.woven import WovenScene
 
 SHARE = 0.15
 """Attackers for each client of the log."""
 MOST = 0.6
 """Attackers' requests for each request of the log, at most."""
 LEAST_REQUESTS = 18.0
-"""Requests of an attacker on average, unless there is no room for so many."""
+"""Requests of an attacker on average; where there is no room for so many, there are fewer attackers."""
 BUSY_LOG = 200
 """Clients of a log from which every family gets at least `LEAST_ATTACKERS`."""
 LEAST_ATTACKERS = 5
@@ -47,7 +47,8 @@ def inject(events: pa.Table, *, attacks: str | Sequence[str] = "all", seed: int 
     scene = WovenScene(own, generator(seed, "woven"))
     families = visible(families, scene, _named(attacks))
     parts: list[pa.Table] = []
-    for what, clients, requests in _divide(own, families, share):
+    possible = visible(chosen("all"), scene, ())
+    for what, clients, requests in _divide(own, families, possible, share):
         for campaign in plan(what, clients, requests, scene.span, generator(seed, "plan", what.family.name)):
             rng = generator(seed, "campaign", what.family.name, campaign.number)
             parts.extend(scene.render(flow, rng) for flow in campaign.flows(scene, rng))
@@ -61,20 +62,40 @@ def inject(events: pa.Table, *, attacks: str | Sequence[str] = "all", seed: int 
     return _sorted(pa.concat_tables([own, hostile]))
 
 
-def _divide(own: pa.Table, families: list[Chosen], share: float) -> list[tuple[Chosen, float, float]]:
+def to_weave(inject: str) -> list[str]:
+    """Return what `--inject` names as `inject` takes it; a family without a grade comes plain and evasive.
+
+    Mimics have to be asked for: a model that learns from them learns that what legitimate clients do is malicious.
+    """
+    names = [name.strip() for name in inject.split(",") if name.strip()]
+    return [
+        entry
+        for name in names
+        for entry in ([name] if ":" in name or name == "none" else [f"{name}:plain", f"{name}:evasive"])
+    ]
+
+
+def _divide(
+    own: pa.Table, families: list[Chosen], possible: list[Chosen], share: float
+) -> list[tuple[Chosen, float, float]]:
     """Return how many attackers and requests each family gets.
 
-    Every family weighs in with the shares that it has when all take part, so that one more changes no other.
+    Every family weighs in with the shares that it has when all `possible` ones take part, those that the log can show, so
+    that one more changes no other. A campaign without the requests that its purpose needs would be none: a short log has
+    few attackers rather than many that do next to nothing.
     """
     clients = len(pc.unique(pc.coalesce(own["account"], own["ip"])))
     least = LEAST_ATTACKERS if clients >= BUSY_LOG else 2
     each = max(LEAST_REQUESTS, 1.5 * own.num_rows / clients)
-    room = 0.9 * MOST * own.num_rows
+    of_clients = sum(what.family.share_of_clients for what in possible)
+    of_requests = sum(what.family.share_of_requests for what in possible)
     divided = []
     for what in families:
-        attackers = max(share * clients * what.family.share_of_clients, float(least))
+        weight = what.family.share_of_requests / of_requests
+        attackers = max(share * clients * what.family.share_of_clients / of_clients, float(least))
         average = each * (what.family.share_of_requests / what.family.share_of_clients) ** 0.5
-        divided.append((what, attackers, min(attackers * average, room * what.family.share_of_requests)))
+        requests = min(attackers * average, 0.9 * MOST * own.num_rows * weight)
+        divided.append((what, min(attackers, max(requests / average, 2.0)), requests))
     return divided
 
 
@@ -86,7 +107,7 @@ def _named(attacks: str | Sequence[str]) -> set[str]:
 def _labelled(events: pa.Table) -> pa.Table:
     names = EVENT_SCHEMA.names
     labelled = events.set_column(names.index("malicious"), "malicious", pc.fill_null(events["malicious"], False))
-    return labelled.set_column(names.index("family"), "family", pc.fill_null(events["family"], OWN))
+    return labelled.set_column(names.index("family"), "family", pc.fill_null(events["family"], UNLABELLED))
 
 
 def _sorted(events: pa.Table) -> pa.Table:

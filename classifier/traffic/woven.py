@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from classifier.events import EVENT_SCHEMA, MICROSECONDS
+from classifier.events import EVENT_SCHEMA, MICROSECONDS, UNLABELLED
 from classifier.traffic import prompts, software
 from classifier.traffic.addresses import Origin, beside, random_public
 from classifier.traffic.flow import I64, INFERENCE, KEYED, PAGES, Account, Act, Disguise, Flow, Originals
@@ -111,7 +111,7 @@ class WovenScene:
         shown = [text or "" for text in taken["credential"]]
         return [
             Flow(
-                family=OWN, malicious=False, times=self._seconds[rows], acts=self._kinds[rows], address=taken["ip"],
+                family=UNLABELLED, malicious=False, times=self._seconds[rows], acts=self._kinds[rows], address=taken["ip"],
                 software=runs, account=account, credential=shown if any(shown) else None, repeats=rows,
             )
         ]  # fmt: skip
@@ -416,8 +416,6 @@ class WovenScene:
 _BORROWED = ("path", "method", "status", "duration", "request_bytes", "response_bytes", "model", "max_tokens",
              "input_tokens", "output_tokens")  # fmt: skip
 _IDENTITY = ("ip", "user_agent", "fingerprint", "account", "account_created", "credential")
-OWN = "log"
-"""The `family` that rows of the user's own log get where they have none."""
 
 
 def _sampled(events: pa.Table, rng: np.random.Generator) -> tuple[I64, I64]:

@@ -16,11 +16,22 @@ def found(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> unlabe
 
 @pytest.mark.realdata
 def test_woven_attackers_are_challenged(found: unlabelled.Found) -> None:
-    caught, attackers = found.recall()
-    assert attackers >= 500
-    assert (
-        caught / attackers >= 0.7
-    )  # the aim is 0.9, which attackers that did not take after the log's clients reached
+    caught, attackers = found.recall("plain")
+    assert attackers >= 400
+    assert caught / attackers >= 0.9
+    # Evasive ones visit as the log's own clients do, in a log that has lost its minutes.
+    caught, attackers = found.recall("evasive")
+    assert caught / attackers >= 0.55
+
+
+@pytest.mark.realdata
+def test_scanners_and_undeclared_bots_stand_at_the_top(found: unlabelled.Found) -> None:
+    sought = {
+        log: sum(client.judgement.startswith(("scanner", "undeclared bot")) for client in clients)
+        for log, clients in found.top.items()
+    }
+    assert sought["second_half.log"] >= 6
+    assert sum(sought.values()) >= 18
 
 
 @pytest.mark.realdata
@@ -34,7 +45,7 @@ def test_every_line_is_accepted_or_rejected(found: unlabelled.Found) -> None:
 
 @pytest.mark.realdata
 def test_the_challenge_budget_holds_on_the_later_half(found: unlabelled.Found) -> None:
-    # 3,393 legitimate requests of the first half resolve a budget of 10 in 3,393; nobody vouches that all of the second
-    # half is legitimate, and a single scanner in it has a hundred requests.
+    # 3,393 legitimate requests of the first half resolve a budget of 10 in 3,393. Nobody vouches that all of the second
+    # half is legitimate: of the eight clients that are challenged when nothing is woven in, seven are scanners and crawlers.
     for touched in found.touched.values():
-        assert touched["acted_on"]["value"] <= 0.025
+        assert touched["acted_on"]["value"] <= 0.015

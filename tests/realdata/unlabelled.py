@@ -4,9 +4,9 @@
 
 A site's log is cut in two by time. The command line trains on the first half with attackers woven in, then scores the
 second half and two days of another site, which is scanned a lot; the first ten clients of each were read in the raw lines
-and judged by a person. Attackers woven into the second half by other seeds, five times, give the recall of clients at the
-default challenge budget. The first log lost its minutes and its seconds (every line is of some second of the fifth minute), so
-nothing in it tells of pace; the other site's log is as a server writes it.
+and judged by a person. Attackers woven into the second half by other seeds, five times for each grade, give the recall of
+clients at the default challenge budget. The first log lost its minutes and its seconds (every line is of some second of the
+fifth minute), so nothing in it tells of pace; the other site's log is as a server writes it.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -32,6 +33,7 @@ WEB = Path(__file__).resolve().parents[3] / "shared" / "data" / "web"
 SITE = "elastic_apache.log.gz"
 SCANNED = ("secrepo_2021-10-22.log.gz", "secrepo_2022-12-22.log.gz")
 TOP = 10
+GRADES = ("plain", "evasive")
 SEEDS = (11, 12, 13, 14, 15)
 """Seeds of the attackers of the second half; those of the first half have another."""
 CAPACITY = "16384"
@@ -100,6 +102,14 @@ JUDGED: Final = {
     "8b9810b0": "people behind one address, wrongly accused: pages with their assets and referers, several browsers",
     "a53d241a": "person, wrongly accused: pages with their assets and referers, some of them still in the cache",
     "c17c7c99": "person, wrongly accused: the slides of a talk with their scripts and pictures",
+    "9349134d": "scanner: asks for /wp-login.php, /administrator/ and /admin.php",
+    "5b6af8f6": "scanner: looks for an old editor under one of the pages",
+    "73f24ab8": "person: one page with its assets and referers, in several visits; not acted on",
+    "b1b5a06d": "person, wrongly accused: the front page with its assets and referers, then a download",
+    "4f5ba1cc": "person, wrongly accused: the front page with its assets and referers, twice",
+    "3b172feb": "scanner: asks for backups and archives that are not there",
+    "f6adc352": "scanner: asks for backups and archives that are not there",
+    "5ef959c1": "scanner: asks for backups and archives that are not there",
     "14c5a911": "person, wrongly accused: a page of a list with its assets and referers",
 }
 """What a person who read the raw lines says of a client, by the first eight digits of the SHA-256 of its address."""
@@ -127,21 +137,21 @@ class Client:
 
 @dataclass
 class Found:
-    """The result: the first clients of each log and, by seed, attackers caught of how many and what of the log was touched.
+    """The result: the first clients of each log and, by grade and seed, attackers caught and what of the log was touched.
 
-    `totals` holds what each command read, accepted and rejected; "all" stands for all families.
+    `caught` holds how many of how many, by family ("all" for all); `totals` what each command read, accepted and rejected.
     """
 
     top: dict[str, list[Client]] = field(default_factory=dict)
-    caught: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
-    touched: dict[int, dict[str, Any]] = field(default_factory=dict)
+    caught: dict[tuple[str, int], dict[str, tuple[int, int]]] = field(default_factory=dict)
+    touched: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     totals: list[tuple[int, int, int]] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
 
-    def recall(self, family: str = "all") -> tuple[int, int]:
-        """Return attackers caught and attackers, of all seeds together."""
-        caught, attackers = zip(*(families.get(family, (0, 0)) for families in self.caught.values()), strict=True)
-        return sum(caught), sum(attackers)
+    def recall(self, grade: str, family: str = "all") -> tuple[int, int]:
+        """Return attackers caught and attackers of a grade, of all seeds together."""
+        counts = [families.get(family, (0, 0)) for (one, _), families in self.caught.items() if one == grade]
+        return sum(caught for caught, _ in counts), sum(attackers for _, attackers in counts)
 
 
 def measure(web: Path, folder: Path) -> Found:
@@ -154,11 +164,12 @@ def measure(web: Path, folder: Path) -> Found:
         out = folder / f"{log.name.partition('.')[0]}.csv"
         _run(found, "score", log, "--bundle", bundle, "--per", "client", "--out", out)
         found.top[log.name] = top(out, log)
-    for seed in SEEDS:
-        _run(found, "evaluate", second, "--bundle", bundle, "--inject", "all", "--seed", seed, "--json", figures)
+    for grade, seed in product(GRADES, SEEDS):
+        woven = ("--inject", f"all:{grade}", "--seed", seed)
+        _run(found, "evaluate", second, "--bundle", bundle, *woven, "--json", figures)
         groups = json.loads(figures.read_text())["groups"]
-        found.caught[seed] = {g["family"]: _caught(g) for g in groups if g["kind"] == "attack"}
-        found.touched[seed] = next(g for g in groups if g["kind"] == "legitimate" and g["overall"])
+        found.caught[grade, seed] = {g["family"]: _caught(g) for g in groups if g["kind"] == "attack"}
+        found.touched[grade, seed] = next(g for g in groups if g["kind"] == "legitimate" and g["overall"])
     return found
 
 
@@ -236,13 +247,17 @@ def _show(found: Found) -> None:
             shown = client.paths[:: max(1, len(client.paths) // 5)][:5]
             print("     " + "\n     ".join(path[:110] for path in shown))
     print("\nattackers woven into the second half, challenged or blocked at least once")
-    for seed, families in found.caught.items():
-        (caught, attackers), touched = families["all"], found.touched[seed]
-        own = f"{touched['acted_on']['value']:.2%} of {touched['requests']:,} requests of the log challenged"
-        print(f"  seed {seed:15} {caught:4} of {attackers:4} ({caught / attackers:.3f}); {own}")
-    for family in found.caught[SEEDS[0]]:
-        caught, attackers = found.recall(family)
-        print(f"  {family:20} {caught:4} of {attackers:4} ({caught / attackers:.3f})")
+    for (grade, seed), families in found.caught.items():
+        (caught, attackers), touched = families["all"], found.touched[grade, seed]
+        own = (
+            f"{touched['acted_on']['value']:.2%} of {touched['requests']:,} requests and "
+            f"{touched['clients_acted_on']['value']:.2%} of {touched['clients']:,} clients of the log challenged"
+        )
+        print(f"  {grade:8} seed {seed:6} {caught:4} of {attackers:4} ({caught / attackers:.3f}); {own}")
+    for grade in GRADES:
+        for family in found.caught[grade, SEEDS[0]]:
+            caught, attackers = found.recall(grade, family)
+            print(f"  {grade:8} {family:20} {caught:4} of {attackers:4} ({caught / attackers:.3f})")
 
 
 def main() -> None:

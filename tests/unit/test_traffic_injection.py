@@ -101,8 +101,10 @@ def test_attackers_have_new_addresses_and_borrow_the_rest(log: pa.Table, woven: 
 def test_attackers_are_as_many_as_promised(woven: pl.DataFrame) -> None:
     own, hostile = woven.filter(~pl.col("malicious")), woven.filter("malicious")
     assert hostile.height <= 0.6 * own.height
-    per_family = hostile.group_by("family").agg(pl.col("ip").n_unique())
-    assert per_family["ip"].min() >= 5
+    per_family = hostile.group_by("family").agg(pl.col("ip").n_unique().alias("attackers"), pl.len().alias("requests"))
+    assert per_family["attackers"].min() >= 2
+    # A short log has few attackers rather than many that do next to nothing.
+    assert (per_family["requests"] / per_family["attackers"]).min() >= 5
     assert 0.1 < hostile["ip"].n_unique() / own["ip"].n_unique() < 0.3
 
 

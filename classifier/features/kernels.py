@@ -1,0 +1,26 @@
+"""Compiling the kernels ahead of the first log, which takes about half a minute once on a machine.
+
+    python -m classifier.features.kernels
+
+numba keeps what it has compiled in files (`NUMBA_CACHE_DIR`); whoever comes later finds it there.
+"""
+
+from __future__ import annotations
+
+from classifier.events import Event, table_of
+from classifier.features.engine import Tables
+from classifier.features.stream import feature_chunks
+
+
+def compile_kernels() -> None:
+    """Run every kernel of the features once, on two requests."""
+    event = Event(
+        time=1.0, ip="192.0.2.1", method="POST", path="/v1/chat/completions", duration=0.5, status=200, account="a",
+        user_agent="a", prompt="Hello", model="m", input_tokens=1, output_tokens=1,
+    )  # fmt: skip
+    for _ in feature_chunks([table_of([event, event])], sizes=Tables.for_clients(64), threads=2, secret=bytes(16)):
+        pass
+
+
+if __name__ == "__main__":
+    compile_kernels()

@@ -1,0 +1,84 @@
+"""What training does with a log that nobody labelled: whom it leaves out, and how carefully it grows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from classifier.events import UNLABELLED
+from classifier.features.spec import COLUMN, FEATURES
+from classifier.model import train as training
+from classifier.model.dataset import Dataset
+from classifier.model.pipeline import TrainOptions, train_bundle, weaving_into
+from classifier.model.train import SHORT_ROWS, SUSPICIOUS_CLIENTS, Settings, suspicious_clients
+from classifier.traffic import simulate
+
+CLIENTS = 1_000
+
+
+def rows_of(clients: int, each: int, family: str, malicious: bool, first_key: int) -> Dataset:
+    """Make rows of clients that differ in nothing but their key."""
+    n = clients * each
+    features = np.zeros((n, len(FEATURES)), np.float32)
+    features[:, COLUMN["client_requests_seen"]] = 1
+    return Dataset(
+        rows=features,
+        row=np.arange(n) + first_key * 1_000_000,
+        time=np.arange(n),
+        key=np.repeat(np.arange(first_key, first_key + clients, dtype=np.uint64), each),
+        malicious=np.full(n, malicious),
+        weight=np.ones(n),
+        client=np.full(n, "client", object),
+        family=np.full(n, family, object),
+        input_tokens=np.full(n, np.nan),
+        output_tokens=np.full(n, np.nan),
+    )
+
+
+def test_the_most_suspicious_half_per_cent_of_unlabelled_clients_is_found() -> None:
+    data = Dataset.join(
+        [
+            rows_of(CLIENTS, 3, UNLABELLED, False, 0),
+            rows_of(50, 3, "person", False, 5_000),
+            rows_of(50, 3, "request_flood", True, 9_000),
+        ]
+    )
+    raw = np.full(len(data), -5.0, np.float32)
+    raw[data.key >= 5_000] = 9.0  # labelled: never left out, however they score
+    raw[np.flatnonzero(data.key == 17)[1]] = 3.0  # one request is enough
+    raw[data.key == 4] = 2.0
+    found = suspicious_clients(data, raw)
+    assert len(found) == round(SUSPICIOUS_CLIENTS * CLIENTS)
+    assert found[:2].tolist() == [17, 4]
+    assert found.max() < CLIENTS
+
+
+def test_of_labelled_clients_none_is_left_out() -> None:
+    data = rows_of(CLIENTS, 2, "person", False, 0)
+    assert not len(suspicious_clients(data, np.zeros(len(data), np.float32)))
+
+
+def test_trees_stay_small_where_attackers_are_woven_into_a_short_log() -> None:
+    usual = Settings()
+    assert usual.for_woven(SHORT_ROWS) == usual
+    assert usual.for_woven(SHORT_ROWS - 1).leaves < usual.leaves
+
+
+def test_a_model_of_woven_traffic_does_not_look_at_everyone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = simulate(duration_s=3600, clients=60, attacks="none", seed=1)
+    for name in ("malicious", "family"):
+        place = own.schema.get_field_index(name)
+        own = own.set_column(place, name, pa.nulls(own.num_rows, own.schema.field(place).type))
+    monkeypatch.setattr(training, "SUSPICIOUS_CLIENTS", 0.05)  # of 60 clients, half a per cent is none
+    options = TrainOptions(tmp_path / "bundle", inject="request_flood", capacity=256, challenge_budget=0.05)
+    again = weaving_into(own, "request_flood", seed=0)
+    bundle = train_bundle(options, again(0), again)
+    entities = {FEATURES[COLUMN[name]].entity for name in bundle.manifest.features}
+    assert "everyone" not in entities
+    assert "client" in entities
+    assert json.loads((bundle.path / "manifest.json").read_text())["without"] == ["everyone"]
+    assert "were not taken as legitimate" in (bundle.path / "report.html").read_text()
