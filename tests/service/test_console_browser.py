@@ -106,6 +106,7 @@ def tab_to(page: Any, selector: str, most: int = 60) -> None:
 def sign_in(page: Any, url: str) -> None:
     """Sign in with the keyboard alone: the field has the focus already."""
     page.goto(url + "/console")
+    page.wait_for_function("document.activeElement.id === 'token'")
     page.keyboard.type(TOKEN)
     page.keyboard.press("Enter")
     page.wait_for_selector("html[data-shown]", timeout=20_000)
