@@ -231,6 +231,8 @@ def look(page: Any, name: str) -> None:
     if SHOTS:
         page.screenshot(path=f"{SHOTS}/{name}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{name} is too wide"
+    cut = "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth + 1).length"
+    assert page.evaluate(cut) == 0, f"a table of {name} is cut off"
     assert page.locator("html").get_attribute("lang") == "en"
     assert page.title()
     assert page.locator("h1").count() == 1
