@@ -52,7 +52,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 @pytest.fixture(scope="module")
 def running(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("console")
-    with Running(folder, shared / "bundle", console=True, console_secure=False)() as service:
+    with Running(folder, shared / "bundle", console=True, console_secure=False, deadline_s=60)() as service:
         yield service
 
 
