@@ -60,6 +60,8 @@ def serve(settings: Settings) -> int:
     app = create_app(settings, model, challenger=challenger, restored=restored)
     config = uvicorn.Config(app, **uvicorn_options(settings, app.hot))
     server = uvicorn.Server(config)
+    if app.desk is not None:
+        app.desk.stopping = lambda: server.should_exit
     server.run()
     return 0 if server.started else 1
 

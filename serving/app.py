@@ -24,10 +24,13 @@ from classifier.errors import InputError
 from classifier.features.engine import Engine
 from classifier.features.hashing import SECRET_VARIABLE, secret_from_environment
 from classifier.model.judge import Judge
-from serving import admin, challenging, circumstances, openapi, routes, situation
+from serving import admin, challenging, circumstances, openapi, routes, situation, status_routes
 from serving.access import Access
 from serving.authorize import PREFIX, Authorize
 from serving.batching import Batcher
+from serving.console import routes as console_routes
+from serving.console.desk import Desk
+from serving.drifting import Drift
 from serving.envoy import Envoy
 from serving.gate import Gate
 from serving.hot import Hot
@@ -35,9 +38,11 @@ from serving.journal import Journal
 from serving.keeping import Keeper
 from serving.metrics import Metrics
 from serving.problems import Problem, Receive, Scope, Send, refuse
+from serving.recent import Recent
 from serving.records import Lines
 from serving.settings import Settings
 from serving.snapshot import Clock, Snapshots
+from serving.status import Status
 
 log = logging.getLogger("botsieve.serving")
 
@@ -58,6 +63,10 @@ class Service(FastAPI):
     observer: circumstances.Observer
     keeper: Keeper | None
     journal: Journal | None
+    recent: Recent
+    drift: Drift
+    desk: Desk | None
+    status: Status | None
     closers: list[Callable[[], None]]
     """What is to be closed when the service stops, in this order."""
 
@@ -79,7 +88,7 @@ class Service(FastAPI):
         """Check a request as the raw routes do and hand it to FastAPI, its body read and within the limit."""
         try:
             self.access.check_headers(scope["headers"])
-            if not path.startswith(OPEN):
+            if not self._is_open(path):
                 self.access.check_bearer(scope["headers"])
             body = await self.access.body(scope["headers"], receive, self.gate.settings.max_body_bytes)
         except Problem as problem:
@@ -87,6 +96,14 @@ class Service(FastAPI):
             await refuse(send, problem)
             return
         await super().__call__(scope, _replay(body, receive), send)
+
+    def _is_open(self, path: str) -> bool:
+        """Whether a path needs no bearer token. The console's need a session, which its routes check."""
+        return (
+            path.startswith(OPEN)
+            or (self.desk is not None and console_routes.is_open(path))
+            or (self.status is not None and status_routes.is_open(path))
+        )
 
     def openapi(self) -> dict[str, Any]:
         """Return the OpenAPI document, the raw routes included."""
@@ -134,6 +151,7 @@ def create_app(
     app.include_router(situation.router(observer.watch))
     app.include_router(admin.router(gate, observer, app.access, app.keeper, audit, labels))
     app.include_router(pages)
+    _watched(app, now)
     if app.journal is not None:
         app.closers.append(app.journal.close)
     app.add_exception_handler(Problem, _problem)
@@ -141,6 +159,28 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(Exception, _unexpected)
     return app
+
+
+def _watched(app: Service, now: Callable[[], float]) -> None:
+    """Let drift, the status and the console follow what is answered, as far as the settings ask for them."""
+    gate, settings = app.gate, app.gate.settings
+    app.recent, app.drift = Recent(), Drift(gate)
+    gate.hooks.answered = app.recent.answered
+    app.recent.followers.append(app.drift.follow)
+    app.metrics.registry.register(app.drift)
+    app.metrics.gauges["follow_failures"] = (
+        "Times that what was answered could not be followed for drift, status or console",
+        lambda: app.recent.failures,
+    )
+    app.desk = app.status = None
+    if settings.console:
+        app.desk = Desk(gate, app.observer, app.drift, app.recent, now)
+        app.include_router(console_routes.router(gate, app.desk, app.access))
+    if settings.shows_status:
+        app.status = Status(gate, app.observer.watch, now)
+        app.recent.followers.append(app.status.follow)
+        app.include_router(status_routes.router(app.status, settings.site))
+        app.closers.append(app.status.close)
 
 
 @asynccontextmanager
@@ -158,7 +198,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             "clock": app.gate.settings.clock,
         },
     )
-    tasks = []
+    tasks = [asyncio.create_task(app.recent.keep())]
+    for part in (app.desk, app.status):
+        if part is not None:
+            tasks.append(asyncio.create_task(part.keep()))
     if app.keeper is not None:
         tasks.append(asyncio.create_task(app.keeper.keep(app.gate.settings.snapshot_s)))
     if app.journal is not None:

@@ -194,6 +194,10 @@ class Hooks:
     """Tells whether the operator has listed who asks; it holds when scoring fails, too."""
     ended: Callable[[int], None] | None = None
     """Sees the serial number of an arrival that has ended or expired."""
+    answered: Callable[[Sequence[Arrival], Sequence[Answer], Judged], None] | None = None
+    """Sees arrivals that were scored and answered in one call. It must not raise, and should only take note."""
+    forgotten: Callable[[Collection[str]], None] | None = None
+    """Hears which clients (16 hex digits each) are to be forgotten."""
 
 
 @dataclass
@@ -387,6 +391,8 @@ class Gate:
             answers.append(self._conclude(arrival, kept, warming))
         if self.shadow is not None:
             self.shadow.compare(_rows(arrivals), [d.decision for d, _ in decided])
+        if self.hooks.answered is not None:
+            self.hooks.answered(arrivals, answers, judged)
         return answers
 
     def fail(self, arrivals: Sequence[Arrival], cause: str) -> list[Answer]:
@@ -546,6 +552,8 @@ class Gate:
         gone = [serial for serial, kept in self._kept.items() if kept.client in named]
         for serial in gone:
             del self._kept[serial]
+        if self.hooks.forgotten is not None:
+            self.hooks.forgotten(named)
         return any(known) or bool(gone)
 
     def client_ids(self, client: str) -> tuple[str, ...]:
@@ -564,6 +572,11 @@ class Gate:
         """Return what was decided under an id, if it is among the newest."""
         serial = self._serial(text)
         return None if serial is None else self._kept.get(serial)
+
+    def decisions_of(self, client: str, first: int, end: int) -> list[Decided]:
+        """Return the decisions that are kept about a client (16 hex digits), of serial numbers from `first` to before `end`."""
+        found = map(self._kept.get, range(first, end))
+        return [kept for kept in found if kept is not None and kept.client == client]
 
     def solved(self, text: str) -> None:
         """Let the journal know that the challenge of a decision was solved."""

@@ -92,7 +92,12 @@ class Settings(BaseSettings):
     known_account_s: float = Field(604_800.0, ge=0, description="Age of an account from which it is known, s")
     known_client_s: float = Field(86_400.0, ge=0, description="Time for which a known client has been seen, s")
     known_requests: int = Field(50, ge=1, description="Requests that a known client without an account has made")
-    token: SecretStr | None = Field(None, description="Bearer token for all but health and the challenge pages")
+    token: SecretStr | None = Field(
+        None, description="Bearer token for all but health, the challenge pages and /status"
+    )
+    console: bool = Field(False, description="Serve the console at /console to who has the token")
+    console_secure: bool = Field(True, description="Whether the cookie of the console needs https (or localhost)")
+    status_page: bool | None = Field(None, description="Serve /status to everybody; unless set, if the console is on")
     trusted_proxies: tuple[str, ...] = Field((), description="Networks whose forwarded headers are believed")
     gateway: Gateway = Field("forwarded", description="Which forwarded headers are read: forwarded, nginx or envoy")
     method_header: Header | None = Field(None, description="Header with the request's method; empty for its own")
@@ -110,7 +115,7 @@ class Settings(BaseSettings):
     max_connections: int = Field(4096, ge=1, description="Connections beyond which new ones are answered 503")
     pending_limit: int = Field(1_000_000, ge=1, description="Requests in flight that are remembered")
     decisions_kept: int = Field(100_000, ge=1, description="Newest decisions that /v1/decisions can explain")
-    state: Path | None = Field(None, description="Folder for snapshots, lists, passes and the audit")
+    state: Path | None = Field(None, description="Folder for snapshots, lists, passes, the audit and the status")
     snapshot_s: float = Field(60.0, gt=0, description="s between snapshots of the state")
     challenge_s: float = Field(300.0, gt=0, description="s in which a challenge may be solved")
     challenge_work_least: int = Field(256_000, ge=1, description="PBKDF2 iterations at score 99")
@@ -165,6 +170,17 @@ class Settings(BaseSettings):
         file = os.environ.get(CONFIG_VARIABLE)
         toml = (TomlConfigSettingsSource(settings_cls, toml_file=file),) if file else ()
         return (init_settings, env_settings, *toml)
+
+    @model_validator(mode="after")
+    def _behind_a_token(self) -> Settings:
+        if self.console and self.token is None:
+            raise ValueError("the console needs a token: set BOTSIEVE_TOKEN, e.g. to `openssl rand -hex 32`")
+        return self
+
+    @property
+    def shows_status(self) -> bool:
+        """Whether /status is served."""
+        return self.console if self.status_page is None else self.status_page
 
     @property
     def names(self) -> Names:

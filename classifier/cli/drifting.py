@@ -14,7 +14,8 @@ from classifier.cli.files import check_place, check_spared, complete_or_nothing
 from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import OUTPUT, say, threads_of
 from classifier.model.apply import Model
-from classifier.model.drift import Drift, FeatureDrift, Window, measure_drift
+from classifier.model.drift import Drift, Window, measure_drift
+from classifier.model.stability import FeatureDrift
 
 SHOWN = 10
 """Features shown at most."""

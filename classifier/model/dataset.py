@@ -16,14 +16,15 @@ from classifier.events import EVENT_SCHEMA, MICROSECONDS
 from classifier.features.engine import DEFAULT_TABLES, Tables
 from classifier.features.spec import COLUMN
 from classifier.features.stream import clients_of, feature_chunks
+from classifier.model.stability import WARM_UP_S
 
 Source = Callable[[], Iterator[pa.Table]]
 """Gives the event tables of a log, anew at each call."""
 
 REMEMBERED_BYTES = 1 << 30
 """Events of up to this size in memory are read once for all passes of a training."""
-WARM_UP_SHARE, WARM_UP_S = 0.1, 3600
-"""Rows of the first stretch of a log train nothing: 10 % of its time, at most an hour."""
+WARM_UP_SHARE = 0.1
+"""Rows of the first stretch of a log train nothing: 10 % of its time, at most `WARM_UP_S`."""
 KEPT_PER_CLIENT = 4096
 """Requests of a client that are all kept; of later ones, every n-th in the mean (n = requests so far / 4096)."""
 GROWN_PER_CLIENT = 128

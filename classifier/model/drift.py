@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,55 +30,21 @@ from classifier.events import MICROSECONDS
 from classifier.features.spec import COLUMN, FEATURES
 from classifier.features.stream import feature_chunks
 from classifier.model.apply import Model
-from classifier.model.dataset import GROWN_PER_CLIENT, WARM_UP_S, WARM_UP_SHARE
-from classifier.model.histograms import (
-    RAW,
-    Clusters,
-    Floats,
-    Histogram,
-    chance_limit,
-    histogram,
-    read_reference,
-    stability_index,
+from classifier.model.dataset import GROWN_PER_CLIENT, WARM_UP_SHARE
+from classifier.model.histograms import RAW, Clusters, Floats, Histogram, histogram, read_reference
+from classifier.model.stability import (
+    DRIFTED,
+    LEVEL,
+    MOVED,
+    WARM_UP_S,
+    FeatureDrift,
+    State,
+    Verdict,
+    compared,
+    verdict_on,
 )
 
-State = Literal["steady", "moved", "drifted", "unresolved"]
-Verdict = Literal["steady", "watch", "drift", "unresolved"]
-
-MOVED, DRIFTED = 0.1, 0.25
-"""The customary bands of the index."""
-LEVEL = 1e-4
-"""Chance that one feature's index exceeds its limit although nothing has changed."""
-ALARM = 3
-"""Features that must have drifted for an alarm where the raw score has not: a change of traffic mostly shows in several."""
-FAR = 3.0
-"""A single feature suffices where its index is so many times what chance could make."""
 DAY = 86_400 * MICROSECONDS
-COUNTED = frozenset(
-    {feature.name for feature in FEATURES if feature.part == "own"} - {"client_age", "client_requests_seen"} | {RAW}
-)
-"""What the verdict counts: the client's own features but those that grow with the length of the log, and the raw score."""
-
-
-@dataclass(frozen=True)
-class FeatureDrift:
-    """One feature (or `raw`): its index, what chance explains of it, and what that makes of it.
-
-    `expected` is the index to be expected of chance alone, `limit` that which chance exceeds once in 1 / `LEVEL` times.
-    `counts` is true for `COUNTED`. `before` and `now` are the shares of the bins between `edges`, and last of missing
-    values, in training and in this window.
-    """
-
-    name: str
-    psi: float
-    expected: float
-    degrees: float
-    limit: float
-    state: State
-    counts: bool
-    edges: tuple[float, ...]
-    before: tuple[float, ...]
-    now: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -191,7 +157,9 @@ def _window(rows: _Rows, inside: npt.NDArray[np.bool_], histograms: Mapping[str,
     clusters = Clusters.of(rows.key[kept], rows.time[kept], rows.stands_for[kept])
     values = rows.rows[kept]
     features = tuple(
-        _compared(name, rows.raw[kept] if name == RAW else values[:, COLUMN[name]], before, clusters)
+        compared(
+            name, before, histogram(rows.raw[kept] if name == RAW else values[:, COLUMN[name]], before.edges, clusters)
+        )
         for name, before in sorted(histograms.items(), key=lambda item: item[0] == RAW)
     )
     return Window(
@@ -200,37 +168,6 @@ def _window(rows: _Rows, inside: npt.NDArray[np.bool_], histograms: Mapping[str,
         requests=round(float(rows.stands_for[kept].sum())),
         clients=int(clusters.client.max()) + 1,
         acted_on=round(float(rows.stands_for[inside & rows.acted_on].sum())),
-        verdict=_verdict(features),
+        verdict=verdict_on(features),
         features=features,
     )
-
-
-def _compared(name: str, values: npt.NDArray[np.float32], before: Histogram, clusters: Clusters) -> FeatureDrift:
-    now = histogram(values, before.edges, clusters)
-    psi = stability_index(before.shares, now.shares)
-    expected = before.noise + now.noise
-    limit = chance_limit(expected, min(before.degrees, now.degrees), LEVEL)
-    if psi < MOVED:
-        state: State = "steady"
-    elif psi <= limit:
-        state = "unresolved" if limit >= DRIFTED else "steady"
-    else:
-        state = "drifted" if psi >= DRIFTED else "moved"
-    return FeatureDrift(
-        name, psi, expected, min(before.degrees, now.degrees), limit, state, name in COUNTED,
-        tuple(before.edges.tolist()), tuple(before.shares.tolist()), tuple(now.shares.tolist()),
-    )  # fmt: skip
-
-
-def _verdict(features: tuple[FeatureDrift, ...]) -> Verdict:
-    """Alarm where the raw score has drifted, or `ALARM` features, or one by `FAR`; watch for less than that."""
-    counting = [each for each in features if each.counts]
-    drifted = [each for each in counting if each.state == "drifted"]
-    raw = features[-1]
-    far = any(each.psi > FAR * each.limit for each in drifted)
-    if raw.state == "drifted" or far or len(drifted) >= ALARM:
-        return "drift"
-    if drifted or raw.state == "moved":
-        return "watch"
-    unresolved = sum(each.state == "unresolved" for each in counting)
-    return "unresolved" if raw.state == "unresolved" or unresolved > len(counting) / 2 else "steady"

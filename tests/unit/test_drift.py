@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pytest
 
 from classifier.features.spec import NAMES
-from classifier.model.drift import LEVEL
 from classifier.model.histograms import Clusters, Histogram, chance_limit, deciles, histogram, stability_index
+from classifier.model.stability import LEVEL
 from tests.unit.command_line import Made, done, made, refused
 
 __all__ = ["made"]

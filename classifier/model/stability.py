@@ -1,0 +1,84 @@
+"""How far today's shares of a feature lie from training's, in words: the bands, what chance explains, and the verdict.
+
+Shared by `classifier.model.drift`, which measures a log, and by the service, which measures what it answers. Nothing here
+needs a training library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from classifier.features.spec import FEATURES
+from classifier.model.histograms import RAW, Histogram, chance_limit, stability_index
+
+State = Literal["steady", "moved", "drifted", "unresolved"]
+Verdict = Literal["steady", "watch", "drift", "unresolved"]
+
+WARM_UP_S = 3600
+"""s after an empty start in which nearly nobody is known: what is seen then tells nothing of traffic."""
+MOVED, DRIFTED = 0.1, 0.25
+"""The customary bands of the index."""
+LEVEL = 1e-4
+"""Chance that one feature's index exceeds its limit although nothing has changed."""
+ALARM = 3
+"""Features that must have drifted for an alarm where the raw score has not: a change of traffic mostly shows in several."""
+FAR = 3.0
+"""A single feature suffices where its index is so many times what chance could make."""
+COUNTED = frozenset(
+    {feature.name for feature in FEATURES if feature.part == "own"} - {"client_age", "client_requests_seen"} | {RAW}
+)
+"""What the verdict counts: the client's own features but those that grow with the length of the log, and the raw score."""
+
+
+@dataclass(frozen=True)
+class FeatureDrift:
+    """One feature (or `raw`): its index, what chance explains of it, and what that makes of it.
+
+    `expected` is the index to be expected of chance alone, `limit` that which chance exceeds once in 1 / `LEVEL` times.
+    `counts` is true for `COUNTED`. `before` and `now` are the shares of the bins between `edges`, and last of missing
+    values, in training and in this window.
+    """
+
+    name: str
+    psi: float
+    expected: float
+    degrees: float
+    limit: float
+    state: State
+    counts: bool
+    edges: tuple[float, ...]
+    before: tuple[float, ...]
+    now: tuple[float, ...]
+
+
+def compared(name: str, before: Histogram, now: Histogram) -> FeatureDrift:
+    """Compare a histogram with that of training; both have the same edges."""
+    psi = stability_index(before.shares, now.shares)
+    expected, degrees = before.noise + now.noise, min(before.degrees, now.degrees)
+    limit = chance_limit(expected, degrees, LEVEL)
+    if psi < MOVED:
+        state: State = "steady"
+    elif psi <= limit:
+        state = "unresolved" if limit >= DRIFTED else "steady"
+    else:
+        state = "drifted" if psi >= DRIFTED else "moved"
+    return FeatureDrift(
+        name, psi, expected, degrees, limit, state, name in COUNTED,
+        tuple(before.edges.tolist()), tuple(before.shares.tolist()), tuple(now.shares.tolist()),
+    )  # fmt: skip
+
+
+def verdict_on(features: Sequence[FeatureDrift]) -> Verdict:
+    """Alarm where the raw score, which stands last, has drifted, or `ALARM` features, or one by `FAR`; watch for less."""
+    counting = [each for each in features if each.counts]
+    drifted = [each for each in counting if each.state == "drifted"]
+    raw = features[-1]
+    far = any(each.psi > FAR * each.limit for each in drifted)
+    if raw.state == "drifted" or far or len(drifted) >= ALARM:
+        return "drift"
+    if drifted or raw.state == "moved":
+        return "watch"
+    unresolved = sum(each.state == "unresolved" for each in counting)
+    return "unresolved" if raw.state == "unresolved" or unresolved > len(counting) / 2 else "steady"
