@@ -40,7 +40,7 @@ from classifier.model.wording import printable
 from classifier.policy import Budgets, decide_batch
 
 PROOF_ROWS = 2_000
-WEAVINGS, WOVEN_ROWS = 16, 90_000
+WEAVINGS, WOVEN_ROWS = 32, 250_000
 """Times that attackers are woven into a short log, at most, and the rows that all together are worth."""
 MOVED_BY_WEAVING = "everyone"
 """What a model of woven traffic leaves out: how busy the whole service is tells there when the campaigns were planned."""

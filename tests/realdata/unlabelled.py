@@ -110,6 +110,13 @@ JUDGED: Final = {
     "3b172feb": "scanner: asks for backups and archives that are not there",
     "f6adc352": "scanner: asks for backups and archives that are not there",
     "5ef959c1": "scanner: asks for backups and archives that are not there",
+    "02150b78": "undeclared bot: a registration form that is not there, with a referer of another page",
+    "b82ee2df": "undeclared bot: a registration form that is not there, with a referer of another page",
+    "acbea43d": "person: one document in pieces, by a browser's reader; not acted on",
+    "956b4256": "person: the front page with its assets and referers; not acted on",
+    "1ba0dac0": "person: the front page with its assets and referers; not acted on",
+    "7bc2b082": "person, wrongly accused: the front page with its assets and referers",
+    "5c691113": "person, wrongly accused: the front page, twice, with what is not in the cache",
     "14c5a911": "person, wrongly accused: a page of a list with its assets and referers",
 }
 """What a person who read the raw lines says of a client, by the first eight digits of the SHA-256 of its address."""
