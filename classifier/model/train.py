@@ -20,6 +20,8 @@ from classifier.features.spec import FEATURES, columns_without
 from classifier.model.boosters import Boosters
 from classifier.model.calibrate import Calibration, fit_platt
 from classifier.model.dataset import Dataset, thinned, training_weights
+from classifier.model.group_limit import fit_limit
+from classifier.model.rounding import round_clip
 from classifier.policy import Budgets, LegitimateCurve, Thresholds, legitimate_curve, thresholds_from_curve, unresolved
 
 Step = Callable[[str], None]
@@ -133,7 +135,8 @@ def _lot(key: npt.NDArray[np.uint64], draw: int) -> npt.NDArray[np.float64]:
 class Trained:
     """A trained model with what a manifest says of it. `columns` are the features it takes, of `spec.NAMES`.
 
-    `unseen` float32[rows of the training part] are their raw scores by models that never saw their client.
+    `unseen` float32[rows of the training part] are their raw scores by models that never saw their client. `clip` is the
+    limit c on the group part, infinity for none.
     """
 
     boosters: Boosters
@@ -145,6 +148,7 @@ class Trained:
     split: Split
     leaf_bits: int
     unseen: npt.NDArray[np.float32]
+    clip: float = np.inf
 
 
 def train(
@@ -182,15 +186,17 @@ def train(
     fold = _fold(_keys_of(train_rows, known), settings)
     known_rows = np.ascontiguousarray(known.rows[:, columns])
 
-    raw = np.full(len(known), np.nan, np.float32)
+    parts_of = np.full((2, len(known)), np.nan, np.float32)
     for number in range(settings.folds):
         step(f"cross-fitting {number + 1} of {settings.folds}")
         inside, out = fold != number, known_fold == number
         if out.any():
             model, _ = fit(rows[inside], train_rows.malicious[inside], weight[inside], own, settings)
-            raw[out] = model.raw(known_rows[out]).astype(np.float32)
+            parts_of[:, out] = model.parts(known_rows[out])
     step("fitting the model")
     boosters, leaf_bits = fit(rows, train_rows.malicious, weight, own, settings)
+    clip = round_clip(fit_limit(parts_of[0], parts_of[1], known.malicious, known.key, known.family), leaf_bits)
+    raw = parts_of[0] + np.clip(parts_of[1], -clip, clip)
 
     legitimate = ~known.malicious
     budgets, notes = _resolvable(budgets, int(legitimate.sum()), strict_budgets)
@@ -201,7 +207,7 @@ def train(
     if known.malicious[later].all() or not known.malicious[later].any():
         later = np.ones(len(known), bool)
     calibration = fit_platt(raw[later], known.malicious[later], prior, training_weights(known)[later])
-    return Trained(boosters, columns, thresholds, budgets, calibration, curve, parts, leaf_bits, raw)
+    return Trained(boosters, columns, thresholds, budgets, calibration, curve, parts, leaf_bits, raw, clip)
 
 
 def _check_clients(known: Dataset, fold: npt.NDArray[np.int64]) -> None:
