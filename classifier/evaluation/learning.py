@@ -17,7 +17,7 @@ from classifier.features.spec import NAMES
 from classifier.model.train import Settings, train
 
 SHARES = (0.1, 0.3)
-PER_CLIENT = 128
+PER_CLIENT = 64
 
 
 def learning_curve(known: Requests, test: Requests) -> list[dict[str, Any]]:

@@ -17,8 +17,8 @@ from classifier.evaluation.requests import Requests, kept
 from classifier.features.spec import NAMES
 from classifier.model.dataset import Dataset
 
-GROWN, JUDGED = 16, 64
-TREES = (60, 30)
+GROWN, JUDGED = 8, 64
+TREES = (40, 20)
 """Own and group trees."""
 
 

@@ -26,8 +26,8 @@ class Plan:
     """The logs of a run and how much is made of them.
 
     `train` is learnt from, `validation` is what choices are shown on, `test` is reported; no two share a client or a
-    campaign. `left_out_trees` are the trees (own, group) of models that leave a family or a grade out, and of the model
-    with everything that they are compared with. `flood_clients` are the legitimate clients of the floods (0: no floods).
+    campaign. `left_out` are the families that are left out in turn (None: all). `flood_clients` are the legitimate clients
+    of the floods (0: no floods).
     """
 
     name: str
@@ -35,11 +35,9 @@ class Plan:
     validation: Log
     test: Log
     surge: Log
-    own_trees: int = 120
-    group_trees: int = 60
     left_out: tuple[str, ...] | None = None
     resamples: int = 500
-    flood_clients: int = 250
+    flood_clients: int = 120
     flood_grades: tuple[str, ...] = GRADES
     real_data: bool = True
 
@@ -53,13 +51,11 @@ FULL = Plan(
 )
 SMALL = Plan(
     "small",
-    train=Log("train", 21, 500, each=Each(16, 0.3)),
-    validation=Log("validation", 22, 500, each=Each(16, 0.3)),
-    test=Log("test", 23, 1000, each=Each(16, 0.3)),
-    surge=Log("surge", 24, 500, surge=10.0),
-    own_trees=60,
-    group_trees=30,
-    left_out=("distillation", "jailbreak", "proxy_flood"),
+    train=Log("train", 21, 300, each=Each(8, 0.3)),
+    validation=Log("validation", 22, 200, each=Each(6, 0.2)),
+    test=Log("test", 23, 600, each=Each(8, 0.3)),
+    surge=Log("surge", 24, 200, surge=10.0),
+    left_out=("distillation", "jailbreak"),
     resamples=100,
     flood_clients=0,
     real_data=False,

@@ -11,6 +11,8 @@ from classifier.evaluation import certh, prompts
 from classifier.evaluation.judging import OWN, parts_of
 from classifier.model.forest import Forest
 
+SHOWN = (certh.PROTOCOL, certh.VARIANTS[4])
+"""What the page shows: the protocol, and pages only. `python -m classifier.evaluation.certh` has the others."""
 ABSENT = "the data are not at {path} (data/README.md says where to get them)"
 
 
@@ -22,7 +24,7 @@ def web_sessions(forest: Forest, path: Path = certh.REQUESTS) -> dict[str, Any]:
     """
     if not path.is_file():
         return {"skipped": ABSENT.format(path=path)}
-    found = [{"how": f"learnt, {variant.name}", **_areas(certh.measure(variant, path))} for variant in certh.VARIANTS]
+    found = [{"how": f"learnt, {variant.name}", **_areas(certh.measure(variant, path))} for variant in SHOWN]
     requests = certh.read(path)
     labels = certh.labels_of(requests)
     scores = []

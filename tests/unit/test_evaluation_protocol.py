@@ -148,7 +148,7 @@ def test_a_bad_tenant_moves_in_and_nobody_else_changes(traffic: Traffic) -> None
 
 def test_an_autoencoder_finds_what_is_unlike_its_training() -> None:
     rng = np.random.default_rng(0)
-    known = rng.normal(0, 1, (2000, 6)).astype(np.float32)
+    known = rng.normal(0, 1, (20_000, 6)).astype(np.float32)
     known[:, 3:] = known[:, :3]
     strange = known[:100].copy()
     strange[:, 3:] = -strange[:, :3]

@@ -22,8 +22,8 @@ Floats = npt.NDArray[np.float64]
 HALF_LIVES_S = (1.0, 10.0, 60.0, 600.0, 3600.0)
 HIDDEN = 0.75
 """Hidden units for each input: Kitsune's beta."""
-MOST_ROWS = 200_000
-EPOCHS = 10
+MOST_ROWS = 150_000
+EPOCHS = 5
 
 
 def statistics(events: pa.Table) -> npt.NDArray[np.float32]:
