@@ -54,21 +54,26 @@ BASELINE_ROWS = 96
 
 @dataclass
 class Run:
-    """One run of the protocol: where it works, whom it tells, and how long each step took (s)."""
+    """One run of the protocol: where it works, whom it tells, and what each step took: s, and s of processors.
+
+    Processor time is this process's, all threads together; simulating works in processes of its own.
+    """
 
     plan: Plan
     folder: Path
     threads: int
     tell: Step
     seconds: dict[str, float] = field(default_factory=dict)
+    processor: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Tell that a step begins, and note how long it took."""
         self.tell(name)
-        begin = time.perf_counter()
+        begin, worked = time.perf_counter(), time.process_time()
         yield
         self.seconds[name] = round(time.perf_counter() - begin, 1)
+        self.processor[name] = round(time.process_time() - worked, 1)
 
 
 def run_protocol(plan: Plan, folder: Path, threads: int = 2, tell: Step = lambda _: None) -> dict[str, Any]:
@@ -206,6 +211,7 @@ def _counts(requests: Requests) -> dict[str, int]:
 def _about(run: Run) -> dict[str, Any]:
     return {
         "seconds": run.seconds,
+        "processor_seconds": run.processor,
         "minutes": round(sum(run.seconds.values()) / 60, 1),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
