@@ -52,6 +52,12 @@ test: $(VENV)/.dev ## the fast tests
 test-slow: $(VENV)/.dev $(LITELLM)/.installed ## long property runs, real gateways, the browser
 	BOTSIEVE_TEST_LITELLM=$(abspath $(LITELLM))/bin/litellm $(PYTEST) -m slow || test $$? -eq 5
 
+# EVALUATION: where the tables go; logs that are already there are not simulated again.
+EVALUATION ?= evaluation
+.PHONY: evaluation
+evaluation: $(VENV)/.base ## every table of docs/evaluation.md, from a fixed seed
+	$(VENV)/bin/botsieve evaluate --protocol --out $(EVALUATION)
+
 .PHONY: check
 check: $(VENV)/.dev ## lint, format, types, import edges
 	$(VENV)/bin/ruff check
@@ -95,7 +101,7 @@ pins: $(BOOT)/.installed ## renew requirements/*.txt from pyproject.toml (UPGRAD
 
 .PHONY: clean
 clean: ## remove what runs leave behind; environments and mlruns/ stay
-	rm -rf demo build dist notebooks/work .cache/numba .cache/matplotlib
+	rm -rf demo evaluation build dist notebooks/work .cache/numba .cache/matplotlib
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find classifier serving tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -160,8 +160,22 @@ def train(
 
 @app.command()
 def evaluate(
-    logs: Logs,
-    bundle: BundleFolder,
+    logs: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Argument(metavar="LOG...", help="Log files, or the folder of a journal; none with --protocol."),
+    ] = None,
+    bundle: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--bundle", metavar="DIR", help="Folder of the model; none with --protocol."),
+    ] = None,
+    protocol: Annotated[
+        bool, typer.Option("--protocol", help="Make every table of docs/evaluation.md, from fixed seeds, in --out.")
+    ] = False,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--out", metavar="DIR", help="With --protocol: folder for tables, plots, page, logs and bundle."),
+    ] = None,
+    plan: Annotated[str, typer.Option("--plan", help="With --protocol: full, or small (a few minutes).")] = "full",
     json: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--json", metavar="FILE", help="Write every figure as JSON."),
@@ -188,9 +202,15 @@ def evaluate(
 
     Example: `botsieve evaluate tomorrow.jsonl --bundle model --report evaluation.html`
     """
-    from classifier.cli.evaluating import run
+    from classifier.cli.evaluating import needed, run
     from classifier.cli.logs import LogOptions
 
+    if protocol:
+        from classifier.cli.protocolling import run as run_all
+
+        run_all(logs, bundle, out, plan, threads, quiet)
+        return
+    logs, bundle = needed(logs, bundle, out)
     log = LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet)
     run(log, bundle, json, report, inject, seed, threads)
 

@@ -203,10 +203,12 @@ def _drawn(number: int, key: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
     return np.asarray((key >> np.uint64(48)) % np.uint64(_ROUTE_CLIENTS) == number)
 
 
-def thinned(data: Dataset, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+def thinned(
+    data: Dataset, seed: int, per_client: int = GROWN_PER_CLIENT
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
     """Choose the rows that grow the forest: return their positions and how many requests each stands for."""
     seen = data.rows[:, COLUMN["client_requests_seen"]].astype(np.float64)
-    chance = np.minimum(GROWN_PER_CLIENT / np.maximum(seen, 1.0) * data.weight, 1.0)
+    chance = np.minimum(per_client / np.maximum(seen, 1.0) * data.weight, 1.0)
     keep = np.flatnonzero(np.random.default_rng(seed).random(len(data)) < chance)
     return keep, data.weight[keep] / chance[keep]
 

@@ -83,7 +83,7 @@ SILENT = Silent()
 @dataclass(frozen=True)
 class TrainOptions:
     """What a training is asked for. `inject` names the attacks woven in; `registry` is the MLflow folder to log to, and
-    `name` what the model is registered as there.
+    `name` what the model is registered as there. Without `routes` no client is seen once more as other routes show it.
     """
 
     bundle: Path
@@ -97,6 +97,7 @@ class TrainOptions:
     seed: int = 0
     threads: int = 1
     name: str = "botsieve"
+    routes: bool = True
 
     def budgets(self) -> tuple[Budgets, tuple[str, ...]]:
         """Return the budgets and the names of those that the user asked for."""
@@ -157,7 +158,7 @@ def train_bundle(
     seen = fields_seen(source)
     with_settings = {"sizes": sizes, "threads": options.threads, "secret": None, "seed": options.seed}
     data = build(source, **with_settings)  # type: ignore[arg-type]
-    views = route_views(source, seen, **with_settings)  # type: ignore[arg-type]
+    views = route_views(source, seen, **with_settings) if options.routes else []  # type: ignore[arg-type]
     if again is not None:
         data = _more_attackers(data, again, lambda more: build(more, **with_settings))  # type: ignore[arg-type]
     after_reading()
@@ -218,7 +219,7 @@ def _finish(
     natural = rows[np.sort(rng.permutation(len(rows))[:PROOF_ROWS])]
     calibration = trained.calibration
     with tell.bar("proving that ONNX equals LightGBM"):
-        graphs = export_model(trained.boosters, (calibration.a, calibration.b), np.inf, natural, rows.shape[1])
+        graphs = export_model(trained.boosters, (calibration.a, calibration.b), trained.clip, natural, rows.shape[1])
     forest = graphs.forest
     with tell.bar("learning to tell the families apart"):
         families = families_of(data, trained, threads=options.threads or 1, seed=options.seed)
@@ -229,11 +230,13 @@ def _finish(
     manifest = _manifest(options, data, trained, sizes, seen, forest.n_trees)
     if test.malicious.any() and not test.malicious.all():
         frame = test.frame()
-        frame["raw"] = trained.boosters.raw(np.ascontiguousarray(rows[trained.split.test])).astype(np.float32)
+        frame["raw"] = trained.boosters.raw(np.ascontiguousarray(rows[trained.split.test]), trained.clip).astype(
+            np.float32
+        )
         frame["probability"] = calibration.probability(frame["raw"].to_numpy()).astype(np.float32)
         raw = frame["raw"].to_numpy()
         frame["decision"] = decide_batch(raw, frame["probability"].to_numpy(), trained.thresholds).verdicts()
-        explain = Explainer(forest, names, np.inf)
+        explain = Explainer(forest, names, trained.clip)
         acted = np.flatnonzero(frame["decision"].to_numpy() != "allow")[:20_000]
         reasons = np.full(len(frame), "", dtype=object)
         for place, found in zip(acted, explain.reasons(rows[trained.split.test][acted]), strict=True):
@@ -297,7 +300,7 @@ def _manifest(
         thresholds=trained.thresholds.as_json(),
         budgets={"challenge": trained.budgets.challenge, "block": trained.budgets.block},
         calibration={"a": trained.calibration.a, "b": trained.calibration.b, "prior": trained.calibration.prior},
-        clip=None,
+        clip=trained.clip if np.isfinite(trained.clip) else None,
         trees_own=own.num_trees() if own is not None else 0,  # type: ignore[attr-defined]
         trees_total=trees,
         leaf_bits=trained.leaf_bits,

@@ -36,7 +36,7 @@ def reference_histograms(data: Dataset, trained: Trained) -> bytes:
     measured = _measured(raw, clusters.take(known[legitimate]))
     unseen = legitimate & trained.split.test & ~np.isin(data.key, data.key[trained.split.train])
     if unseen.any():
-        scores = trained.boosters.raw(np.ascontiguousarray(data.rows[unseen][:, trained.columns]))
+        scores = trained.boosters.raw(np.ascontiguousarray(data.rows[unseen][:, trained.columns]), trained.clip)
         other = histogram(scores, measured.edges, clusters.take(unseen[legitimate]))
         beyond_chance = stability_index(measured.shares, other.shares) - measured.noise - other.noise
         measured = replace(measured, noise=measured.noise + max(beyond_chance, 0.0))

@@ -21,6 +21,8 @@ from classifier.features.spec import FEATURES, columns_without
 from classifier.model.boosters import Boosters
 from classifier.model.calibrate import Calibration, fit_platt
 from classifier.model.dataset import Dataset, thinned, training_weights
+from classifier.model.group_limit import fit_limit
+from classifier.model.rounding import round_clip
 from classifier.policy import Budgets, LegitimateCurve, Thresholds, legitimate_curve, thresholds_from_curve, unresolved
 
 Step = Callable[[str], None]
@@ -144,7 +146,8 @@ class Trained:
     """A trained model with what a manifest says of it. `columns` are the features it takes, of `spec.NAMES`.
 
     `unseen` float32[rows of the training part] are their raw scores by models that never saw their client; `suspicious`
-    uint64[k] are the clients that were left out, see `suspicious_clients`.
+    uint64[k] are the clients that were left out, see `suspicious_clients`. `clip` is the limit c on the group part, infinity
+    for none.
     """
 
     boosters: Boosters
@@ -157,6 +160,7 @@ class Trained:
     leaf_bits: int
     unseen: npt.NDArray[np.float32]
     suspicious: npt.NDArray[np.uint64]
+    clip: float = np.inf
 
 
 def train(
@@ -194,19 +198,23 @@ def train(
     fold = _fold(_keys_of(train_rows, known), settings)
     known_rows = np.ascontiguousarray(known.rows[:, columns])
 
-    raw = np.full(len(known), np.nan, np.float32)
+    parts_of = np.full((2, len(known)), np.nan, np.float32)
     for number in range(settings.folds):
         step(f"cross-fitting {number + 1} of {settings.folds}")
         inside, out = fold != number, known_fold == number
         if out.any():
             model, _ = fit(rows[inside], train_rows.malicious[inside], weight[inside], own, settings)
-            raw[out] = model.raw(known_rows[out]).astype(np.float32)
-    suspicious = suspicious_clients(known, raw)
+            parts_of[:, out] = model.parts(known_rows[out])
+    suspicious = suspicious_clients(known, parts_of.sum(axis=0))
     step("fitting the model")
     trusted = ~np.isin(_keys_of(train_rows, known), suspicious)
     boosters, leaf_bits = fit(rows[trusted], train_rows.malicious[trusted], weight[trusted], own, settings)
+    trusted = ~np.isin(known.key, suspicious)
+    limit = fit_limit(*parts_of[:, trusted], *(of[trusted] for of in (known.malicious, known.key, known.family)))
+    clip = round_clip(limit, leaf_bits)
+    raw = parts_of[0] + np.clip(parts_of[1], -clip, clip)
 
-    legitimate = ~known.malicious & ~np.isin(known.key, suspicious)
+    legitimate = ~known.malicious & trusted
     budgets, notes = _resolvable(budgets, int(legitimate.sum()), strict_budgets)
     curve = legitimate_curve(raw[legitimate], known.key[legitimate], budgets)
     thresholds = thresholds_from_curve(curve, budgets, strict_budgets)
@@ -215,7 +223,7 @@ def train(
     if known.malicious[later].all() or not known.malicious[later].any():
         later = np.ones(len(known), bool)
     calibration = fit_platt(raw[later], known.malicious[later], prior, training_weights(known)[later])
-    return Trained(boosters, columns, thresholds, budgets, calibration, curve, parts, leaf_bits, raw, suspicious)
+    return Trained(boosters, columns, thresholds, budgets, calibration, curve, parts, leaf_bits, raw, suspicious, clip)
 
 
 def suspicious_clients(known: Dataset, raw: npt.NDArray[np.float32]) -> npt.NDArray[np.uint64]:

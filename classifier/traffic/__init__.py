@@ -2,6 +2,6 @@
 
 from classifier.traffic.family import GRADES, AttackFamily, families
 from classifier.traffic.injection import inject, to_weave
-from classifier.traffic.simulation import Simulated, simulate, simulated
+from classifier.traffic.simulation import Each, Simulated, simulate, simulated
 
-__all__ = ["GRADES", "AttackFamily", "Simulated", "families", "inject", "simulate", "simulated", "to_weave"]
+__all__ = ["GRADES", "AttackFamily", "Each", "Simulated", "families", "inject", "simulate", "simulated", "to_weave"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -12,9 +12,10 @@ import pyarrow as pa
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA, MICROSECONDS, empty_table
 from classifier.traffic import legitimate, pacing, tenants
-from classifier.traffic.campaigns import plan
-from classifier.traffic.family import chosen
+from classifier.traffic.campaigns import Campaign, plan
+from classifier.traffic.family import Chosen, chosen
 from classifier.traffic.flow import Flow
+from classifier.traffic.mimicry import BY_VOLUME
 from classifier.traffic.service import Service
 
 START = 1_767_600_000.0
@@ -38,6 +39,18 @@ class Simulated:
     events: pa.Table
     grade: pa.Array
     campaign: pa.Array
+
+
+@dataclass(frozen=True)
+class Each:
+    """How many attackers each family has in each grade, instead of a share of all clients: for evaluations by grade.
+
+    A mimic that is about a volume has twice as many at its disposal: it replays heavy clients, and so uses fewer.
+    intensity: requests of an attacker, relative to what his family's attackers send when all take part by share.
+    """
+
+    attackers: int
+    intensity: float = 1.0
 
 
 def generator(seed: int, *path: str | int) -> np.random.Generator:
@@ -85,9 +98,13 @@ def simulated(
     surge: float = 0.0,
     attackers: float = MALICIOUS_CLIENTS,
     kinds: Sequence[str] = tuple(legitimate.KINDS),
+    each: Each | None = None,
     progress: Progress | None = None,
 ) -> Simulated:
-    """Simulate as `simulate` does, and tell also the grade and the campaign of each request."""
+    """Simulate as `simulate` does, and tell also the grade and the campaign of each request.
+
+    With `each`, every family acts in every grade asked for, with so many attackers; `attackers` then says nothing.
+    """
     if not 60 <= duration_s <= 366 * 86_400:
         raise InputError(f"duration {duration_s:g} s is not between 60 s and a year")
     if not 1 <= clients <= 1_000_000:
@@ -118,14 +135,33 @@ def simulated(
         name = family.family.name
         several = clients * attackers * family.family.share_of_clients
         requests = usual * MALICIOUS_EVENTS * family.family.share_of_requests
-        for campaign in plan(family, several, requests, duration_s, generator(seed, "plan", name)):
-            rng = generator(seed, "campaign", name, campaign.number)
+        planned = (
+            [(c, generator(seed, "campaign", name, c.number))
+             for c in plan(family, several, requests, duration_s, generator(seed, "plan", name))]
+            if each is None
+            else list(_by_grade(family, each, usual / clients, duration_s, seed))
+        )  # fmt: skip
+        for campaign, rng in planned:
             tables = [service.render(flow, rng) for flow in campaign.flows(service, rng)]
             parts.extend(tables)
             grade = campaign.family.grade
             marks.extend([(grade, f"{name}:{grade}:{campaign.number}")] * len(tables))
         _report(progress, len(members) + done + 1, total)
     return _by_time(parts, marks, duration_s)
+
+
+def _by_grade(
+    family: Chosen, each: Each, usual: float, span: float, seed: int
+) -> Iterator[tuple[Campaign, np.random.Generator]]:
+    """Plan a family's campaigns grade by grade. `usual` is the number of requests of a legitimate client."""
+    name = family.family.name
+    relative = family.family.share_of_requests / family.family.share_of_clients
+    requests = each.intensity * usual * relative * MALICIOUS_EVENTS / MALICIOUS_CLIENTS
+    for grade in family.grades:
+        one = Chosen(family.family, (grade,))
+        several = each.attackers * (2 if grade == "mimic" and family.family.needs in BY_VOLUME else 1)
+        for campaign in plan(one, several, several * requests, span, generator(seed, "plan", name, grade)):
+            yield campaign, generator(seed, "campaign", name, grade, campaign.number)
 
 
 def _client(service: Service, place: legitimate.Place, seed: int, kind: str, number: int) -> list[pa.Table]:

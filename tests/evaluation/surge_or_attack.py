@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from classifier.evaluation.flood import BEFORE_S, flooded, surged
 from classifier.events import MICROSECONDS
 from classifier.model.apply import LogWatch, Model
 from classifier.situation import FEWEST, MINUTE_US, STATES
 from classifier.traffic import families, simulate
 from classifier.traffic.family import GRADES
-from tests.evaluation.flood import BEFORE_S, flooded, surged
 
 REACTION = 3
 """Minutes that a verdict may take: one to be over, and two in a row to be believed."""

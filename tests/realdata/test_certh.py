@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.realdata import certh
+from classifier.evaluation import certh
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from classifier.evaluation import prompts
 from classifier.features.promptscore import PromptScorer
-from tests.realdata import prompts
 
 LEAST_AUC = {
     "AdvBench": 0.93,

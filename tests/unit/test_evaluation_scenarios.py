@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from classifier.evaluation.flood import BEFORE_S, FLOOD_S, Scenario, flooded, honest, surged
 from classifier.events import MICROSECONDS
-from tests.evaluation.flood import BEFORE_S, FLOOD_S, Scenario, flooded, honest, surged
 
 
 def _seconds(scenario: Scenario) -> np.ndarray:

@@ -1,6 +1,6 @@
 """How well a client's own features tell the labelled sessions of the CERTH web bot set apart: human against bot.
 
-    python -m tests.realdata.certh [--requests FILE]
+    python -m classifier.evaluation.certh [--requests FILE]
 
 The recording gives labels away in ways that no log to be judged would; the protocol takes them out:
 
@@ -99,7 +99,8 @@ def without_sizes(requests: pd.DataFrame, _: np.random.Generator) -> pd.DataFram
 
 
 def blurred(requests: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Put each request at a random moment of its second: stamps are whole seconds, and order within one is the log's."""
+    """Put each request at a random moment of its second: stamps are whole seconds, and order within one is the "
+    "log's."""
     moment = rng.integers(0, MICROSECONDS, len(requests))
     return without_sizes(requests.assign(time=requests["time"] + moment), rng)
 

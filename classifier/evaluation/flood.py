@@ -1,6 +1,6 @@
 """A flood on a gateway at 60 % load, and a surge without an attack: what each defence serves.
 
-    python -m tests.evaluation.flood --bundle DIR [--families NAMES] [--grades NAMES] [--times 10] [--out DIR]
+    python -m classifier.evaluation.flood --bundle DIR [--families NAMES] [--grades NAMES] [--times 10] [--out DIR]
 
 Trained elsewhere (`botsieve train`), the bundle meets legitimate clients of another seed. The flood lasts half an hour; it has
 `--times` as many requests as legitimate clients send meanwhile, or with `--by tokens` as many tokens. Attackers of the grade
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -192,13 +193,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     model = Model.load(str(given.bundle), threads=2)
-    makers = [
-        (lambda family=family, grade=grade: flooded(given.clients, given.seed, family, grade, given.times, given.by))
+    makers: list[Callable[[], Scenario]] = [
+        partial(flooded, given.clients, given.seed, family, grade, given.times, given.by)
         for family in given.families.split(",")
         for grade in given.grades.split(",")
         if family and grade
     ]
-    makers.append(lambda: surged(given.clients, given.seed, given.times))
+    makers.append(partial(surged, given.clients, given.seed, given.times))
     print("  ".join(("scenario", "flood", "defence", *COLUMNS, "touched")))
     for make in makers:
         scenario = make()
@@ -211,7 +212,7 @@ def main() -> None:
             drawn = plot(found)
             (folder / "whatif.png").write_bytes(drawn)
             (folder / "whatif.html").write_text(
-                page(found, drawn, "python -m tests.evaluation.flood"), encoding="utf-8"
+                page(found, drawn, "python -m classifier.evaluation.flood"), encoding="utf-8"
             )
             (folder / "whatif.json").write_text(json.dumps(as_any(found), indent=1), encoding="utf-8")
 

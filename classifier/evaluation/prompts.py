@@ -1,6 +1,6 @@
 """How well the prompt score tells attacks from harmless prompts that it was not trained on.
 
-    python -m tests.realdata.prompts [--data FOLDER] [--half report|selection] [--worst N]
+    python -m classifier.evaluation.prompts [--data FOLDER] [--half report|selection] [--worst N]
 
 * A public source is judged by a model that saw nothing of it: for each pair of a malicious and a benign source another model is
   trained, without both. (The two parts of self-instruct leave together.)
@@ -154,7 +154,7 @@ def overall(row: dict[str, Cell]) -> float:
 
 def unseen_attacks(scorer: PromptScorer, benign: Scores) -> dict[str, tuple[float, Recall, dict[str, float]]]:
     """Return AUC, recall and recall by family for attacks of families that no training draws from."""
-    found = {}
+    found: dict[str, tuple[float, Recall, dict[str, float]]] = {}
     for kind in MALICIOUS:
         drawn = samples(np.random.default_rng([SEED, 1]), kind, UNSEEN, EACH)
         scores = scorer.of_column(pa.array([sample.text for sample in drawn]))
@@ -166,8 +166,9 @@ def unseen_attacks(scorer: PromptScorer, benign: Scores) -> dict[str, tuple[floa
 
 
 def unseen_harmless(trial: Trial, source: str) -> dict[str, float]:
-    """Return, for each family of harmless prompts, the share above the threshold of a model that saw neither it nor `source`."""
-    found = {}
+    """Return, for each family of harmless prompts, the share above the threshold of a model that saw neither "
+    "it nor `source`."""
+    found: dict[str, float] = {}
     for third in EVERY:
         left = families("benign", (third,))
         scorer = trial.without(source, *(f"own: {name}" for name in left))
@@ -196,7 +197,8 @@ def diluted(scorer: PromptScorer, benign: Scores, lengths: Sequence[int]) -> dic
 
 
 def shipped_on_unseen(trial: Trial) -> dict[str, Cell]:
-    """Return the figures of the shipped weights on malicious sources that they were not trained on, against such benign ones."""
+    """Return the figures of the shipped weights on malicious sources that they were not trained on, against "
+    "such benign ones."""
     scorer = shipped()
     (good,) = (source for source in sources(trial.prompts, False) if source not in SHIPPABLE)
     benign = trial.scores(scorer, good)
@@ -234,14 +236,16 @@ def main() -> None:
     print("\nshipped weights on sources they were not trained on")
     for bad, cell in shipped_on_unseen(trial).items():
         print(
-            f"    {bad:34} AUC {cell.auc:.3f}, recall at 1 % {cell.recall} ({cell.recall.malicious}:{cell.recall.benign})"
+            f"    {bad:34} AUC {cell.auc:.3f}, recall at 1 % {cell.recall} "
+            f"({cell.recall.malicious}:{cell.recall.benign})"
         )
     if options.worst:
         _print_worst(Trial.of(options.data, "selection"), options.worst)
 
 
 def _print_worst(trial: Trial, count: int) -> None:
-    """Print the harmless prompts with the highest and the malicious with the lowest scores, of models that had not seen them."""
+    """Print the harmless prompts with the highest and the malicious with the lowest scores, of models that had "
+    "not seen them."""
     for source in sources(trial.prompts, False) + sources(trial.prompts, True):
         scores = trial.scores(trial.without(source), source)
         of = [p for p, judged in zip(trial.prompts, trial.judged, strict=True) if judged and p.source == source]

@@ -1,0 +1,41 @@
+"""Floods on a gateway at 60 % load, behind every defence, as rows of a table (`flood` has the scenarios)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from classifier.evaluation.flood import FLOODS, Scenario, flooded, played, surged
+from classifier.evaluation.plan import Plan
+from classifier.model.apply import Model
+
+SEED, TIMES = 100, 10.0
+
+
+def scenarios(plan: Plan) -> Iterator[Scenario]:
+    """Yield every flood in every grade, then the surge without an attack."""
+    for family in FLOODS:
+        for grade in plan.flood_grades:
+            yield flooded(plan.flood_clients, SEED, family, grade, TIMES, "requests")
+    yield surged(plan.flood_clients, SEED, TIMES)
+
+
+def floods(plan: Plan, model: Model, step: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
+    """Return a row for each scenario and defence: shares of legitimate requests by what became of them."""
+    rows = []
+    for scenario in scenarios(plan):
+        step(scenario.name)
+        for one in played(scenario, model).outcomes:
+            ours = max(one.legitimate, 1)
+            rows.append(
+                {
+                    "scenario": scenario.name,
+                    "defence": one.name,
+                    "legitimate": one.legitimate,
+                    "attack": one.attack,
+                    **{name: getattr(one, name) / ours for name in ("in_time", "late", "gave_up", "lost")},
+                    "attack_tokens": one.attack_tokens_served / one.attack_tokens if one.attack_tokens else None,
+                    "wait_p99": one.wait_p99,
+                }
+            )
+    return rows

@@ -1,0 +1,63 @@
+"""What the protocol runs: the sizes and seeds of its logs, in two forms. Nothing here was chosen on a reported "
+"figure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from classifier.traffic import GRADES, Each
+
+
+@dataclass(frozen=True)
+class Log:
+    """One simulated log: `duration` in s, `clients` legitimate ones, attackers of each family and grade, and "
+    "the seed."""
+
+    name: str
+    seed: int
+    clients: int
+    duration: float = 7200.0
+    each: Each | None = None
+    surge: float = 0.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The logs of a run and how much is made of them.
+
+    `train` is learnt from, `validation` is what choices are shown on, `test` is reported; no two share a client or a
+    campaign. `left_out` are the families that are left out in turn (None: all). `flood_clients` are the legitimate clients
+    of the floods (0: no floods).
+    """
+
+    name: str
+    train: Log
+    validation: Log
+    test: Log
+    surge: Log
+    left_out: tuple[str, ...] | None = None
+    resamples: int = 500
+    flood_clients: int = 120
+    flood_grades: tuple[str, ...] = GRADES
+    real_data: bool = True
+
+
+FULL = Plan(
+    "full",
+    train=Log("train", 11, 4000, each=Each(48, 0.4)),
+    validation=Log("validation", 12, 4000, each=Each(48, 0.4)),
+    test=Log("test", 13, 10_000, each=Each(120, 0.4)),
+    surge=Log("surge", 14, 4000, surge=10.0),
+)
+SMALL = Plan(
+    "small",
+    train=Log("train", 21, 300, each=Each(8, 0.3)),
+    validation=Log("validation", 22, 200, each=Each(6, 0.2)),
+    test=Log("test", 23, 600, each=Each(8, 0.3)),
+    surge=Log("surge", 24, 200, surge=10.0),
+    left_out=("distillation", "jailbreak"),
+    resamples=100,
+    flood_clients=0,
+    real_data=False,
+)
+PLANS = {plan.name: plan for plan in (FULL, SMALL)}

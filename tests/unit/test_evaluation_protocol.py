@@ -1,0 +1,168 @@
+"""The protocol's parts: what counts as found, what baselines see, and that the page carries the stored figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from classifier.evaluation.baselines import damped, limits, sessions
+from classifier.evaluation.bystanders import planted
+from classifier.evaluation.comparison import OURS, compared
+from classifier.evaluation.document import filled
+from classifier.evaluation.judging import evenly
+from classifier.evaluation.plan import PLANS, Log
+from classifier.evaluation.recall import Recalls, highest
+from classifier.evaluation.requests import Clients, Requests, kept, requests_of
+from classifier.evaluation.traffic import Traffic, file_of, read, write
+from classifier.traffic import GRADES, Each, families
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def clients_of(legitimate: int, campaigns: int, each: int) -> Clients:
+    """Return legitimate clients, then the attackers of one family and grade."""
+    n = campaigns * each
+    return Clients(
+        np.repeat([False, True], [legitimate, n]),
+        np.array(["person"] * legitimate + ["jailbreak"] * n, object),
+        np.array([""] * legitimate + ["plain"] * n, object),
+        np.array([""] * legitimate + [f"c{i // each}" for i in range(n)], object),
+    )
+
+
+@pytest.fixture(scope="module")
+def traffic(tmp_path_factory: pytest.TempPathFactory) -> Traffic:
+    log = Log("tiny", 5, 40, duration=1800.0, each=Each(3, 0.05))
+    path = file_of(log, tmp_path_factory.mktemp("logs"))
+    write(log, path)
+    return read(path)
+
+
+@pytest.fixture(scope="module")
+def requests(traffic: Traffic) -> Requests:
+    return requests_of(traffic, threads=1)
+
+
+def test_recall_takes_the_lowest_threshold_that_so_many_legitimate_clients_reach() -> None:
+    clients = clients_of(1000, 4, 25)
+    score = np.concatenate([np.arange(1000.0), np.repeat([990.0, 989.0, 999.5, 0.0], 25)])
+    recalls = Recalls(score, clients, (0.001, 0.01), resamples=50)
+    assert recalls.value[:, 0].tolist() == [0.25, 0.5]  # 1 of 1000 may reach it, ten may
+    assert ((score[:1000] >= recalls.threshold[1]).sum(), (score[:1000] >= recalls.threshold[0]).sum()) == (10, 1)
+    figure = recalls.figure(1, 0)
+    assert figure["low"] is not None
+    assert figure["low"] < 0.5 < figure["high"]  # campaigns are what is drawn: all or nothing for each
+
+
+def test_ties_count_against_the_method() -> None:
+    recalls = Recalls(np.ones(1100), clients_of(1000, 4, 25), (0.01,), resamples=0)
+    assert recalls.value[0, 0] == 0.0
+
+
+def test_a_client_is_found_by_its_highest_request() -> None:
+    assert highest(np.array([1.0, 5.0, 2.0]), np.array([0, 1, 0], np.int32), 3).tolist() == [2.0, 5.0, -np.inf]
+
+
+def test_the_comparison_pairs_draws_and_picks_the_best_baseline_of_each_line() -> None:
+    clients = clients_of(1000, 4, 25)
+    legitimate = np.arange(1000.0)
+    scores = {OURS: [2000.0] * 75 + [0.0] * 25, "weak": [0.0] * 100, "strong": [2000.0] * 50 + [0.0] * 50}
+    found = {name: Recalls(np.concatenate([legitimate, s]), clients, resamples=20) for name, s in scores.items()}
+    for line in compared(found, ["plain"])["against_best"]:
+        assert line["best"] == "strong"
+        assert line["lead"]["value"] == pytest.approx(0.25)
+        assert line["gone"]["value"] == pytest.approx(0.5)
+        assert line["ahead_of_every"]
+
+
+def test_each_family_acts_in_each_grade_in_several_campaigns(traffic: Traffic) -> None:
+    malicious = traffic.events["malicious"].to_numpy(zero_copy_only=False).astype(bool)
+    family, grade = (np.array(c.to_pylist(), object)[malicious] for c in (traffic.events["family"], traffic.grade))
+    assert {(f, g) for f, g in zip(family, grade, strict=True)} == {(f, g) for f in families() for g in GRADES}
+
+
+def test_no_two_logs_of_a_plan_share_a_seed() -> None:
+    for plan in PLANS.values():
+        seeds = [log.seed for log in (plan.train, plan.validation, plan.test, plan.surge)]
+        assert len(set(seeds)) == len(seeds)
+
+
+def test_the_full_plan_is_of_the_size_that_acceptance_asks_for() -> None:
+    plan = PLANS["full"]
+    assert plan.test.clients >= 10_000
+    assert plan.test.each is not None
+    assert plan.test.each.attackers >= 100
+
+
+def test_a_window_sums_what_its_key_had_up_to_the_request() -> None:
+    time = np.array([0, 10, 20, 59, 60, 61, 200]) * 1_000_000
+    key = np.array([0, 1, 0, 0, 0, 0, 0])
+    amount = np.array([1.0, 5.0, 2.0, 3.0, 4.0, 5.0, 6.0])
+    assert limits.windowed(time, key, amount, 60).tolist() == [1.0, 5.0, 3.0, 6.0, 9.0, 14.0, 6.0]
+
+
+def test_limits_and_damped_statistics_see_nothing_later(requests: Requests) -> None:
+    half = len(requests) // 2
+    whole, first = requests.events, requests.events.slice(0, half)
+    for name, score in limits.scores(whole).items():
+        assert np.array_equal(score[:half], limits.scores(first)[name]), name
+    assert np.array_equal(damped.statistics(whole)[:half], damped.statistics(first))
+
+
+def test_session_statistics_grow_batch_by_batch(requests: Requests) -> None:
+    rows, client = sessions.statistics(requests.events, requests.client)
+    assert len(rows) == len(client)
+    assert np.isfinite(rows).all()
+    assert set(client) == set(requests.client.tolist())
+    counted = np.bincount(client, weights=rows[:, 1], minlength=len(requests.clients))
+    assert counted.tolist() == np.bincount(requests.client, minlength=len(requests.clients)).tolist()
+
+
+def test_an_even_choice_takes_so_many_of_each_client(requests: Requests) -> None:
+    count = np.bincount(requests.client)
+    chosen = kept(requests, evenly(requests, 7))
+    assert np.bincount(chosen.client, minlength=len(count)).tolist() == np.minimum(count, 7).tolist()
+    assert chosen.events.num_rows == len(chosen.rows)
+
+
+def test_clients_carry_their_grade_and_campaign(requests: Requests) -> None:
+    clients = requests.clients
+    assert (clients.grade[clients.malicious] != "").all()
+    assert (clients.grade[~clients.malicious] == "").all()
+    assert (clients.group != "").all()
+
+
+def test_a_bad_tenant_moves_in_and_nobody_else_changes(traffic: Traffic) -> None:
+    found = planted(traffic)
+    assert found.neighbour.any()
+    before, after = traffic.events, found.traffic.events
+    moved = np.array(before["ip"].to_pylist()) != np.array(after["ip"].to_pylist())
+    assert not (moved & ~before["malicious"].to_numpy(zero_copy_only=False).astype(bool)).any()
+    same = [name for name in before.column_names if name not in ("ip", "user_agent", "fingerprint")]
+    assert before.select(same).equals(after.select(same))
+
+
+def test_an_autoencoder_finds_what_is_unlike_its_training() -> None:
+    rng = np.random.default_rng(0)
+    known = rng.normal(0, 1, (20_000, 6)).astype(np.float32)
+    known[:, 3:] = known[:, :3]
+    strange = known[:100].copy()
+    strange[:, 3:] = -strange[:, :3]
+    net = damped.Autoencoder(known)
+    assert np.median(net.score(strange)) > 2 * np.median(net.score(known))
+
+
+def test_the_page_carries_the_figures_that_are_stored() -> None:
+    page = (DOCS / "evaluation.md").read_text(encoding="utf-8")
+    result = json.loads((DOCS / "evaluation.json").read_text(encoding="utf-8"))
+    assert "<!-- table means -->" in page
+    assert filled(page, result) == page
+
+
+def test_events_of_a_log_keep_their_types(traffic: Traffic) -> None:
+    assert isinstance(traffic.events, pa.Table)
+    assert traffic.events["time"].type == pa.int64()

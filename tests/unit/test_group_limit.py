@@ -1,0 +1,46 @@
+"""The limit on the group part: as low as it can be while it costs next to nothing."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from classifier.model.group_limit import FEWEST_CLIENTS, LIMITS, TOLERANCE, fit_limit
+
+
+def scores(
+    clients: int, needs_group: bool, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return (own, group, malicious, key, family) with one attacker for ten legitimate clients, two requests each."""
+    rng = np.random.default_rng(seed)
+    malicious = np.repeat(np.arange(clients) % 11 == 0, 2)
+    own = rng.normal(0, 1, 2 * clients) + (0 if needs_group else 8) * malicious
+    group = rng.normal(0, 0.2, 2 * clients) + (9 if needs_group else 0.5) * malicious
+    return own, group, malicious, np.repeat(np.arange(clients, dtype=np.uint64), 2), np.where(malicious, "a", "person")
+
+
+def test_where_the_own_part_is_enough_the_group_part_is_limited_to_the_least() -> None:
+    assert fit_limit(*scores(3 * FEWEST_CLIENTS, needs_group=False)) == LIMITS[0]
+
+
+def test_where_only_company_tells_the_limit_lets_it_speak() -> None:
+    own, group, malicious, key, family = scores(3 * FEWEST_CLIENTS, needs_group=True)
+    limit = fit_limit(own, group, malicious, key, family)
+    assert limit >= 5.0
+
+    def found(c: float) -> float:
+        raw = own + np.clip(group, -c, c)
+        return float((raw[malicious] > np.quantile(raw[~malicious], 0.995)).mean())
+
+    assert found(limit) >= found(math.inf) - 3 * TOLERANCE
+
+
+def test_too_few_clients_limit_nothing() -> None:
+    assert fit_limit(*scores(FEWEST_CLIENTS, needs_group=False)) == math.inf
+
+
+def test_without_attackers_or_without_a_group_part_there_is_nothing_to_limit() -> None:
+    own, group, malicious, key, family = scores(3 * FEWEST_CLIENTS, needs_group=False)
+    assert fit_limit(own, group, np.zeros_like(malicious), key, family) == math.inf
+    assert fit_limit(own, np.zeros_like(group), malicious, key, family) == math.inf
