@@ -59,6 +59,12 @@ class CompiledEngine:
                 done.result()
         return raw, probability
 
+    def probability(self, raw: Scores) -> Scores:
+        """Return the probabilities that go with raw scores, float32[n] each: the same bits as `score` gives."""
+        probability = np.empty(len(raw), np.float32)
+        _calibrate(raw, self._finish, probability)
+        return probability
+
     def _part(self, rows: FloatRows, raw: Scores, probability: Scores) -> None:
         if self._ranked is None or len(rows) <= _FEW:
             _score_each(rows, self._walked, self._finish, raw, probability)
@@ -105,6 +111,13 @@ def _score_blocks(rows, forest, finish, raw, probability):  # type: ignore[no-un
         add_leaves(count, forest, columns, work, own, group)
         for i in range(count):
             raw[start + i], probability[start + i] = _finished(own[i], group[i], finish)
+
+
+@njit(cache=True, nogil=True)
+def _calibrate(raw, finish, probability):  # type: ignore[no-untyped-def]
+    """Write the probabilities of raw scores."""
+    for i in range(len(raw)):
+        probability[i] = _finished(raw[i], np.float32(0.0), finish)[1]
 
 
 @njit(cache=True, nogil=True)

@@ -63,8 +63,9 @@ class Scorer:
     """Scores rows with the model of a bundle (a folder, or one already loaded) or of a single `.onnx` file.
 
     `device` is cpu, cuda (every node on the GPU, or InputError), or auto: the engines that can be had are measured, and each
-    number of rows goes to the fastest. `threads` are those of one call. `engine` onnxruntime runs the graph of the CPU
-    itself, for comparison. Raises BundleError for a model that cannot be loaded, InputError for a device that cannot run it.
+    number of rows goes to the fastest; the probabilities are those of the compiled forest, whichever that is. `threads` are
+    those of one call. `engine` onnxruntime runs the graph of the CPU itself, for comparison. Raises BundleError for a model
+    that cannot be loaded, InputError for a device that cannot run it.
     """
 
     def __init__(
@@ -89,6 +90,8 @@ class Scorer:
         )
         self._engines = [first] if device == "cpu" else alternatives(first, model, tensors_of(bundle), device, threads)
         self._engine = fastest(self._engines)
+        # Engines agree in every bit of the raw score, but not of the sigmoid: nothing that is told may hang on which was faster.
+        self._calibrate = first.probability if isinstance(first, CompiledEngine) and self._engine is not first else None
 
     @property
     def plan(self) -> list[tuple[int, str]]:
@@ -123,7 +126,8 @@ class Scorer:
             )
         if not len(rows):
             return np.empty(0, np.float32), np.empty(0, np.float32)
-        return self._engine.score(np.ascontiguousarray(rows))
+        raw, probability = self._engine.score(np.ascontiguousarray(rows))
+        return raw, probability if self._calibrate is None else self._calibrate(raw)
 
 
 def cpu_session(model: bytes, threads: int) -> Session:

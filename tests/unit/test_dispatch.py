@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from classifier.errors import BundleError, InputError
-from classifier.model import cuda
+from classifier.model import cuda, scorer
 from classifier.model.apply import one_ahead
 from classifier.model.bundle import Bundle, write_bundle
 from classifier.model.compiled import CompiledEngine
@@ -124,11 +124,23 @@ def test_engines_take_turns_over_the_same_rows() -> None:
     assert all(second > 0 for seconds in times.values() for second in seconds)
 
 
+def test_no_answer_tells_which_engine_was_the_fastest(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raw scores are equal anyway; of the probability, each engine's sigmoid has other last bits."""
+    features = rows(300)
+    expected = Scorer(bundle).score(features)
+    monkeypatch.setattr(scorer, "planned", lambda engines, times: [(1, engines[0]), (16, engines[-1])])
+    auto = Scorer(bundle, device="auto")
+    assert auto.plan[-1] != (1, "CPUCompiledForest")
+    for n in (1, 300):
+        for found, one in zip(auto.score(features[:n]), expected, strict=True):
+            assert found.tobytes() == one[:n].tobytes()
+
+
 def test_auto_says_what_runs_how_many_rows(bundle: Bundle) -> None:
-    scorer = Scorer(bundle, device="auto")
-    assert scorer.plan[0] == (1, "CPUCompiledForest") or cuda.why_not() is None
-    assert scorer.device_faults == 0
-    np.testing.assert_array_equal(scorer.score(rows(300))[0], compiled().score(rows(300))[0])
+    auto = Scorer(bundle, device="auto")
+    assert auto.plan[0] == (1, "CPUCompiledForest") or cuda.why_not() is None
+    assert auto.device_faults == 0
+    np.testing.assert_array_equal(auto.score(rows(300))[0], compiled().score(rows(300))[0])
 
 
 def test_the_cpu_never_asks_for_a_gpu(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
