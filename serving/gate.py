@@ -298,6 +298,8 @@ class Gate:
 
     def _arrival_time(self, event: Event, clock: int) -> int:
         if not self._events_time:
+            if isinstance(event.time, str):
+                _microseconds(event.time)  # not needed, and still no time if it is none
             time = round(self._now() * MICROSECONDS)
             self.tallies.behind += time < clock - MICROSECONDS
             return max(time, clock)

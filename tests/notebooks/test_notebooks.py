@@ -90,7 +90,6 @@ def executed(notebook: Path, work: Path, monkeypatch: pytest.MonkeyPatch, parame
     return [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     ("notebook", "plots"), list(zip(NOTEBOOKS, (5, 4, 4, 3), strict=True)), ids=[path.stem for path in NOTEBOOKS]

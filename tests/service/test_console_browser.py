@@ -34,7 +34,7 @@ VERDICTS = ("allow", "challenge", "block")
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A calm log, and the attack that follows on it, of clients that the model has not seen."""
-    from tests.evaluation.flood import flooded
+    from classifier.evaluation.flood import flooded
 
     folder, scenario = tmp_path_factory.mktemp("replayed"), flooded(100, 11, "botnet_waves", "plain", 2.0, "requests")
     time_us = scenario.events.column("time").to_numpy()

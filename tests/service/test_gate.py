@@ -316,6 +316,14 @@ def test_ids_of_another_start_are_unknown(judge: Judge) -> None:  # noqa: F811
     assert client_of(two).get(f"/v1/decisions/{identity}").status_code == 404
 
 
+def test_text_that_is_no_time_is_refused_where_the_time_is_not_needed_too(judge: Judge) -> None:  # noqa: F811
+    app = service(judge, clock="server")
+    client = client_of(app)
+    assert post(client, "/v1/decide", event(time="2026-01-02T03:04:05Z")).status_code == 200
+    assert post(client, "/v1/decide", event(time="tomorrow")).status_code == 422
+    assert app.gate.tallies.rejected["invalid"] == 1
+
+
 def test_a_clock_that_goes_back_moves_no_time_back_and_is_counted(judge: Judge) -> None:  # noqa: F811
     now = Moment()
     app = service(judge, now, mode="shadow")
