@@ -76,6 +76,8 @@ def test_a_person_passes_and_is_not_asked_again(browser: Any, site: str, inferen
     page.on("console", lambda message: troubles.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
+    held: list[Any] = []
+    page.route("**/verify*", lambda route: held.append(route))  # it is solved at once, and the page is to be looked at first
     first = page.goto(site + "/signup?plan=1")
     assert first.status == 401
     assert inference.asked == 0
@@ -84,6 +86,9 @@ def test_a_person_passes_and_is_not_asked_again(browser: Any, site: str, inferen
     assert page.locator("html").get_attribute("lang") == "en"
     assert page.locator("h1").count() == 1
     assert page.locator("[role=status]").is_visible()
+    page.unroute("**/verify*")
+    for route in held:
+        route.continue_()
     page.get_by_text("xxxxxxxx").wait_for(timeout=30_000)
     assert page.url == site + "/signup?plan=1"
     reached = [(path, headers) for _, path, headers in inference.seen if path != "/favicon.ico"]
