@@ -77,7 +77,8 @@ def test_a_person_passes_and_is_not_asked_again(browser: Any, site: str, inferen
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("request", lambda request: hosts.add(request.url.split("/")[2]))
     held: list[Any] = []
-    page.route("**/verify*", lambda route: held.append(route))  # it is solved at once, and the page is to be looked at first
+    # It is solved at once, and the page is to be looked at first.
+    page.route("**/verify*", lambda route: held.append(route))
     first = page.goto(site + "/signup?plan=1")
     assert first.status == 401
     assert inference.asked == 0
