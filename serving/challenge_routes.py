@@ -21,10 +21,10 @@ import anyio
 import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
-from jinja2 import Environment, FileSystemLoader
 
 from serving.challenge import REFUSALS, Challenges, Redeemed, Refused
 from serving.passes import COOKIE, HEADER, Passes
+from serving.rendering import templates
 from serving.spent import SpentError
 
 _HERE = Path(__file__).parent
@@ -108,9 +108,8 @@ class Pages:
         self.base = challenges.options.path
         self._challenges = challenges
         self._minutes = max(1, round(passes.options.lifetime_s / 60))
-        templates = Environment(loader=FileSystemLoader(_HERE / "pages"), autoescape=True)
-        self._challenge = templates.get_template("challenge.html")
-        self._refused = templates.get_template("refused.html")
+        pages = templates()
+        self._challenge, self._refused = pages.get_template("challenge.html"), pages.get_template("refused.html")
 
     def challenge(self, decision_id: str, next_url: str, status: int = HTTPStatus.OK) -> HTMLResponse:
         """The page that solves a challenge by itself and then goes to `next_url` (made local first)."""

@@ -1,4 +1,4 @@
-"""What the pages of the console and of the status share: their templates, their files, and headers that keep them strict."""
+"""What the service's pages share: their templates, and for console and status also files and headers that keep them strict."""
 
 from __future__ import annotations
 
@@ -26,13 +26,16 @@ HEADERS = {
 _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml", ".txt": "text/plain"}
 
 
+def templates() -> Environment:
+    """Return the templates of `serving/pages`."""
+    return Environment(loader=FileSystemLoader(_HERE / "pages"), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+
+
 class Pages:
     """Templates of `serving/pages`, as answers."""
 
     def __init__(self) -> None:
-        self._templates = Environment(
-            loader=FileSystemLoader(_HERE / "pages"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-        )
+        self._templates = templates()
 
     def render(self, name: str, **values: Any) -> str:
         """Return a page as text."""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
 
 from classifier.cli.files import check_place, check_spared, complete_or_nothing
 from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import OUTPUT, bar, say, threads_of
+from classifier.cli.weaving import woven
 from classifier.errors import InputError
-from classifier.events import EVENT_SCHEMA
 from classifier.model.apply import LogWatch, Model, labelled_frame
 from classifier.model.bundle import Manifest
 from classifier.model.evaluate import evaluate
@@ -51,8 +48,9 @@ def run(
     count = threads_of(threads)
     model = Model.load(str(bundle), threads=count)
     beside = json_file or report or Path("evaluation")
+    events = log.tables(beside, "scoring" if inject is None else "reading")
     watch = LogWatch(model)
-    frame = labelled_frame(model.scored(_labelled(log, beside, inject, seed), threads=count, watch=watch))
+    frame = labelled_frame(model.scored(woven(events, inject, seed), threads=count, watch=watch))
     log.conclude()
     if not frame["malicious"].notna().any():
         raise InputError("no event has a label: give labelled events, or weave attacks in with --inject all")
@@ -94,14 +92,3 @@ def measure(
     for line in situation_lines(situation or []):
         OUTPUT.print(line, markup=False)
     return metrics
-
-
-def _labelled(log: LogOptions, beside: Path, inject: str | None, seed: int) -> Iterator[pa.Table]:
-    if inject is None:
-        yield from log.tables(beside, "scoring")
-        return
-    from classifier.traffic import inject as weave
-    from classifier.traffic import to_weave
-
-    events = pa.concat_tables(log.tables(beside, "reading"), promote_options="default").select(EVENT_SCHEMA.names)
-    yield weave(events, attacks=to_weave(inject), seed=seed)

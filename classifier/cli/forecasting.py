@@ -11,8 +11,8 @@ import pyarrow as pa
 from classifier.cli.files import complete_or_nothing
 from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import OUTPUT, bar, say, threads_of
+from classifier.cli.weaving import woven
 from classifier.errors import InputError
-from classifier.events import EVENT_SCHEMA
 from classifier.model.apply import LogWatch, Model, Scored
 from classifier.whatif.causal import ROUNDS
 from classifier.whatif.drawing import plot
@@ -74,11 +74,4 @@ def run(
 
 def _tables(log: LogOptions, out: Path, inject: str | None, seed: int) -> list[pa.Table]:
     """Read the log into memory: it is scored several times, each time with other refusals in it."""
-    tables = list(log.tables(out / "whatif", "reading"))
-    if inject is None:
-        return tables
-    from classifier.traffic import inject as weave
-    from classifier.traffic import to_weave
-
-    events = pa.concat_tables(tables, promote_options="default").select(EVENT_SCHEMA.names)
-    return [weave(events, attacks=to_weave(inject), seed=seed)]
+    return list(woven(log.tables(out / "whatif", "reading"), inject, seed))

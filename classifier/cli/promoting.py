@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-
-import pyarrow as pa
 
 from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import say, threads_of
+from classifier.cli.weaving import woven
 from classifier.errors import InputError
-from classifier.events import EVENT_SCHEMA
 from classifier.model.promotion import promote
 from classifier.model.registry import MODEL_NAME, rollback
 
@@ -19,7 +16,7 @@ def run(uri: str, log: LogOptions, inject: str | None, margin: float, registry: 
     """Put a registered version through the gate, and move `champion` to it."""
     if inject is not None and not log.logs:
         raise InputError("--inject weaves attacks into recent traffic; name it with --log")
-    recent = _recent(log, inject, seed) if log.logs else None
+    recent = woven(log.tables(Path("promote"), "reading"), inject, seed) if log.logs else None
     done = promote(uri, registry, log=recent, margin=margin, threads=threads_of(threads))
     if log.logs:
         log.conclude()
@@ -33,14 +30,3 @@ def run_rollback(registry: Path, quiet: bool, name: str = MODEL_NAME) -> None:
     """Go back to the champion before."""
     now, before = rollback(name, registry)
     say(f"{name} version {now} is champion again in {registry}; version {before} is previous", quiet)
-
-
-def _recent(log: LogOptions, inject: str | None, seed: int) -> Iterator[pa.Table]:
-    if inject is None:
-        yield from log.tables(Path("promote"), "reading")
-        return
-    from classifier.traffic import inject as weave
-    from classifier.traffic import to_weave
-
-    events = pa.concat_tables(log.tables(Path("promote"), "reading"), promote_options="default")
-    yield weave(events.select(EVENT_SCHEMA.names), attacks=to_weave(inject), seed=seed)

@@ -99,8 +99,9 @@ def without_sizes(requests: pd.DataFrame, _: np.random.Generator) -> pd.DataFram
 
 
 def blurred(requests: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """Put each request at a random moment of its second: stamps are whole seconds, and order within one is the "
-    "log's."""
+    """Put each request at a random moment of its second: stamps are whole seconds, and order within one is the
+    log's.
+    """
     moment = rng.integers(0, MICROSECONDS, len(requests))
     return without_sizes(requests.assign(time=requests["time"] + moment), rng)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from classifier.evaluation.judging import parts_of
+from classifier.evaluation.judging import evenly, parts_of
 from classifier.evaluation.legitimate import acted_on
 from classifier.evaluation.requests import Requests
 from classifier.features.spec import NAMES
@@ -22,8 +22,6 @@ PER_CLIENT = 64
 
 def learning_curve(known: Requests, test: Requests) -> list[dict[str, Any]]:
     """Return for each share of the clients what a model that learnt from them acts on, by grade, on `test`."""
-    from classifier.evaluation.judging import evenly
-
     lot = np.random.default_rng(0).random(len(known.clients))
     data = known.dataset().take(evenly(known, PER_CLIENT))
     client = data.client.astype(np.int64)

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from classifier.evaluation.judging import evenly, grown, learn, parts_of, smaller
-from classifier.evaluation.recall import RATES, Recalls, highest
+from classifier.evaluation.recall import RATES, Recalls
 from classifier.evaluation.requests import Requests, kept
 from classifier.features.spec import NAMES
 from classifier.model.dataset import Dataset
+from classifier.model.ranking import highest
 
 GROWN, JUDGED = 8, 64
 TREES = (40, 20)

@@ -8,9 +8,10 @@ import numpy as np
 
 from classifier.evaluation.bystanders import Planted
 from classifier.evaluation.judging import Parts
-from classifier.evaluation.recall import RATES, Recalls, highest
+from classifier.evaluation.recall import RATES, Recalls
 from classifier.evaluation.requests import Requests
 from classifier.model.group_limit import LIMITS
+from classifier.model.ranking import highest
 from classifier.policy import Budgets, legitimate_curve
 
 

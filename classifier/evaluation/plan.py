@@ -1,5 +1,6 @@
-"""What the protocol runs: the sizes and seeds of its logs, in two forms. Nothing here was chosen on a reported "
-"figure."""
+"""What the protocol runs: the sizes and seeds of its logs, in two forms. Nothing here was chosen on a reported
+figure.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +11,9 @@ from classifier.traffic import GRADES, Each
 
 @dataclass(frozen=True)
 class Log:
-    """One simulated log: `duration` in s, `clients` legitimate ones, attackers of each family and grade, and "
-    "the seed."""
+    """One simulated log: `duration` in s, `clients` legitimate ones, attackers of each family and grade,
+    and the seed.
+    """
 
     name: str
     seed: int

@@ -166,8 +166,9 @@ def unseen_attacks(scorer: PromptScorer, benign: Scores) -> dict[str, tuple[floa
 
 
 def unseen_harmless(trial: Trial, source: str) -> dict[str, float]:
-    """Return, for each family of harmless prompts, the share above the threshold of a model that saw neither "
-    "it nor `source`."""
+    """Return, for each family of harmless prompts, the share above the threshold of a model that saw neither it
+    nor `source`.
+    """
     found: dict[str, float] = {}
     for third in EVERY:
         left = families("benign", (third,))
@@ -197,8 +198,9 @@ def diluted(scorer: PromptScorer, benign: Scores, lengths: Sequence[int]) -> dic
 
 
 def shipped_on_unseen(trial: Trial) -> dict[str, Cell]:
-    """Return the figures of the shipped weights on malicious sources that they were not trained on, against "
-    "such benign ones."""
+    """Return the figures of the shipped weights on malicious sources that they were not trained on, against such
+    benign ones.
+    """
     scorer = shipped()
     (good,) = (source for source in sources(trial.prompts, False) if source not in SHIPPABLE)
     benign = trial.scores(scorer, good)
@@ -244,8 +246,9 @@ def main() -> None:
 
 
 def _print_worst(trial: Trial, count: int) -> None:
-    """Print the harmless prompts with the highest and the malicious with the lowest scores, of models that had "
-    "not seen them."""
+    """Print the harmless prompts with the highest and the malicious with the lowest scores, of models that had not
+    seen them.
+    """
     for source in sources(trial.prompts, False) + sources(trial.prompts, True):
         scores = trial.scores(trial.without(source), source)
         of = [p for p, judged in zip(trial.prompts, trial.judged, strict=True) if judged and p.source == source]

@@ -29,20 +29,21 @@ from classifier.evaluation.baselines import damped, isolation, limits, sessions
 from classifier.evaluation.bystanders import planted
 from classifier.evaluation.comparison import OURS, compared, table_of
 from classifier.evaluation.floods import floods
-from classifier.evaluation.judging import parts_of, shipped_forest
+from classifier.evaluation.judging import evenly, parts_of, shipped_forest
 from classifier.evaluation.learning import learning_curve
 from classifier.evaluation.left_out import left_out
 from classifier.evaluation.legitimate import acted_on, touched
 from classifier.evaluation.limit import over_limits
 from classifier.evaluation.plan import Plan
 from classifier.evaluation.real import prompt_sources, web_sessions
-from classifier.evaluation.recall import RATES, Recalls, highest
+from classifier.evaluation.recall import RATES, Recalls
 from classifier.evaluation.requests import Requests, requests_of
 from classifier.evaluation.traffic import read, simulate_all
 from classifier.events import EVENT_SCHEMA
 from classifier.model.apply import Model
 from classifier.model.bundle import Bundle
 from classifier.model.pipeline import TrainOptions, train_bundle
+from classifier.model.ranking import highest
 from classifier.model.train import Settings
 
 Step = Callable[[str], None]
@@ -77,8 +78,9 @@ class Run:
 
 
 def run_protocol(plan: Plan, folder: Path, threads: int = 2, tell: Step = lambda _: None) -> dict[str, Any]:
-    """Run everything; `folder` keeps the logs and the bundle, and logs that are already there are not "
-    "simulated again."""
+    """Run everything; `folder` keeps the logs and the bundle, and logs that are already there are not
+    simulated again.
+    """
     run = Run(plan, folder, threads, tell)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     with run.timed("simulating"):
@@ -146,8 +148,6 @@ def _recalls(score: Any, requests: Requests, plan: Plan) -> Recalls:
 
 def _baselines(run: Run, known: Requests, test: Requests) -> dict[str, Recalls]:
     """Return the recall of every baseline."""
-    from classifier.evaluation.judging import evenly
-
     plan, found = run.plan, {}
     with run.timed("baseline: limits"):
         for name, score in limits.scores(test.events).items():
@@ -163,8 +163,7 @@ def _baselines(run: Run, known: Requests, test: Requests) -> dict[str, Recalls]:
         rows, client = sessions.statistics(known.events, known.client)
         booster = sessions.booster(rows, _of_sessions(known, client), Settings())
         rows, client = sessions.statistics(test.events, test.client)
-        score = np.full(len(test.clients), -np.inf)
-        np.maximum.at(score, client, booster.predict(rows, raw_score=True))
+        score = highest(booster.predict(rows, raw_score=True), client, len(test.clients))
         found["session statistics"] = Recalls(score, test.clients, RATES, plan.resamples)
     return found
 

@@ -50,13 +50,6 @@ def cells_of(clients: Clients) -> list[Cell]:
     return found
 
 
-def highest(score: npt.NDArray[np.floating], client: npt.NDArray[np.int32], clients: int) -> Floats:
-    """Return the highest score of each client's requests, float64[clients]; -inf for one without requests."""
-    found = np.full(clients, -np.inf)
-    np.maximum.at(found, client, score.astype(np.float64))
-    return found
-
-
 class Recalls:
     """Recall of one method in every cell and at every rate, on the whole log and on each resample.
 
@@ -64,7 +57,15 @@ class Recalls:
     `Recalls` with the same clients and seed are the same, so that their difference can be taken draw by draw.
     """
 
-    def __init__(self, score: Floats, clients: Clients, rates: Sequence[float] = RATES, resamples: int = 500) -> None:
+    def __init__(
+        self,
+        score: npt.NDArray[np.floating],
+        clients: Clients,
+        rates: Sequence[float] = RATES,
+        resamples: int = 500,
+    ) -> None:
+        """Judge clients by their highest scores, [clients] of floats; -inf for one without requests."""
+        score = score.astype(np.float64)
         self.cells, self.rates = cells_of(clients), tuple(rates)
         rng = np.random.default_rng(0)
         legitimate = np.flatnonzero(~clients.malicious)

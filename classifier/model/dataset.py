@@ -92,9 +92,10 @@ def remembered(source: Source, most_bytes: int = REMEMBERED_BYTES) -> Source:
             size += table.nbytes
             if size <= most_bytes:
                 read.append(table)
+            else:
+                read.clear()
             yield table
-        if size <= most_bytes:
-            kept.extend(read)
+        kept.extend(read)
 
     return tables
 

@@ -29,7 +29,7 @@ from classifier.model.metrics import (
     Unit,
 )
 from classifier.model.outcomes import Outcomes
-from classifier.model.ranking import Ranking, Ranks
+from classifier.model.ranking import Ranking, Ranks, highest
 from classifier.model.reliability import FEWEST_ROWS, BinShares, Reliability, equal_mass_bins, log_odds_bins
 from classifier.model.wording import printable
 from classifier.policy import unresolved
@@ -101,7 +101,9 @@ class _RankingPart:
         self._unit, self._overall = unit, overall
         self._clients = len(requests.group_of_client)
         client = np.arange(self._clients) if unit == "client" else requests.client
-        raw = _highest(requests) if unit == "client" else requests.raw
+        raw = (
+            highest(requests.raw, requests.client, len(requests.group_of_client)) if unit == "client" else requests.raw
+        )
         malicious = requests.attack_clients[client]
         families = [family for kind, family in requests.groups if kind == "attack"]
         group = requests.group_of_client[client] - (len(requests.groups) - len(families))
@@ -200,13 +202,6 @@ class _CalibrationPart:
             high=float(max(high, seen)),
             requests=int(self._rows[place]),
         )
-
-
-def _highest(requests: LabelledRequests) -> npt.NDArray[np.float32]:
-    """Return the highest raw score of each client, float32[clients]."""
-    highest = np.full(len(requests.group_of_client), -np.inf, np.float32)
-    np.maximum.at(highest, requests.client, requests.raw)
-    return highest
 
 
 def _groups_of_attackers(requests: LabelledRequests, overall: bool) -> Places:

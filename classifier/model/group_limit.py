@@ -13,6 +13,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from classifier.model.ranking import highest
+
 Floats = npt.NDArray[np.floating]
 LIMITS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, math.inf)
 """Limits that are tried, in log odds."""
@@ -51,12 +53,11 @@ def _recall(
     raw: Floats, client: npt.NDArray[np.intp], hostile: npt.NDArray[np.bool_], family: npt.NDArray[np.intp]
 ) -> float:
     """Return the recall per client, the mean over rates and families."""
-    highest = np.full(len(hostile), -np.inf)
-    np.maximum.at(highest, client, raw)
-    ranked = np.sort(highest[~hostile])[::-1]
+    of_client = highest(raw, client, len(hostile))
+    ranked = np.sort(of_client[~hostile])[::-1]
     families = np.bincount(family)
     recalls = []
     for rate in RATES:
-        caught = highest[hostile] > ranked[int(rate * len(ranked))]
+        caught = of_client[hostile] > ranked[int(rate * len(ranked))]
         recalls.append(np.mean(np.bincount(family[caught], minlength=len(families)) / families))
     return float(np.mean(recalls))

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from classifier.events import MICROSECONDS, VERDICTS
 from classifier.model.labelled import LabelledRequests, first_actions
 from classifier.model.metrics import CalibrationMetrics
+from classifier.model.ranking import highest
 from classifier.model.wording import ThresholdValues, percent, printable
 
 if TYPE_CHECKING:
@@ -280,9 +281,8 @@ class _Curve(NamedTuple):
 
 
 def _curves(requests: LabelledRequests) -> dict[str, _Curve]:
-    highest = np.full(len(requests.group_of_client), -np.inf, np.float32)
-    np.maximum.at(highest, requests.client, requests.raw)
-    return {"request": _curve(requests.raw, requests.malicious), "client": _curve(highest, requests.attack_clients)}
+    of_client = highest(requests.raw, requests.client, len(requests.group_of_client))
+    return {"request": _curve(requests.raw, requests.malicious), "client": _curve(of_client, requests.attack_clients)}
 
 
 def _curve(raw: npt.NDArray[np.float32], malicious: npt.NDArray[np.bool_]) -> _Curve:

@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from classifier.features.promptscore import BUCKETS, PromptScorer, blocks_of
 from classifier.model.prompt_corpus import SHIPPABLE, Prompt, own_prompts, read_prompts, thinned
+from classifier.model.ranking import highest
 
 SEED: Final = 20261125
 INVERSE_REGULARISATION: Final = 4.0
@@ -76,9 +77,8 @@ def fitted(
     rows, prompt = windows.of(chosen)
     model = _fit(rows, prompt, malicious[prompt], c)
     score = model.decision_function(rows)
-    highest = np.full(len(malicious), -np.inf)
-    np.maximum.at(highest, prompt, score)
-    kept = ~malicious[prompt] | (score >= highest[prompt] - NEAR_HIGHEST)
+    best = highest(score, prompt, len(malicious))
+    kept = ~malicious[prompt] | (score >= best[prompt] - NEAR_HIGHEST)
     model = _fit(rows[kept], prompt[kept], malicious[prompt[kept]], c)
     return quantised(model.coef_[0], float(model.intercept_[0]))
 

@@ -7,13 +7,23 @@ false-positive rate takes the lowest score at which the rate of legitimate rows 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[np.intp]
+
+
+def highest(score: npt.NDArray[np.floating], client: npt.NDArray[np.integer], clients: int) -> npt.NDArray[Any]:
+    """Return the highest score of each client's rows, [clients] of the scores' dtype; -inf for one without rows.
+
+    score [n] of floats; client [n], the place of each row's client among `clients`.
+    """
+    found = np.full(clients, -np.inf, score.dtype)
+    np.maximum.at(found, client, score)
+    return found
 
 
 class Ranks(NamedTuple):

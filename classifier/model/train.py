@@ -22,6 +22,7 @@ from classifier.model.boosters import Boosters
 from classifier.model.calibrate import Calibration, fit_platt
 from classifier.model.dataset import Dataset, thinned, training_weights
 from classifier.model.group_limit import fit_limit
+from classifier.model.ranking import highest
 from classifier.model.rounding import round_clip
 from classifier.policy import Budgets, LegitimateCurve, Thresholds, legitimate_curve, thresholds_from_curve, unresolved
 
@@ -207,8 +208,8 @@ def train(
             parts_of[:, out] = model.parts(known_rows[out])
     suspicious = suspicious_clients(known, parts_of.sum(axis=0))
     step("fitting the model")
-    trusted = ~np.isin(_keys_of(train_rows, known), suspicious)
-    boosters, leaf_bits = fit(rows[trusted], train_rows.malicious[trusted], weight[trusted], own, settings)
+    kept = ~np.isin(_keys_of(train_rows, known), suspicious)
+    boosters, leaf_bits = fit(rows[kept], train_rows.malicious[kept], weight[kept], own, settings)
     trusted = ~np.isin(known.key, suspicious)
     limit = fit_limit(*parts_of[:, trusted], *(of[trusted] for of in (known.malicious, known.key, known.family)))
     clip = round_clip(limit, leaf_bits)
@@ -234,9 +235,8 @@ def suspicious_clients(known: Dataset, raw: npt.NDArray[np.float32]) -> npt.NDAr
     """
     taken = ~known.malicious & (known.family.astype(str) == UNLABELLED)
     clients, inverse = np.unique(known.key[taken], return_inverse=True)
-    highest = np.full(len(clients), -np.inf, np.float32)
-    np.maximum.at(highest, inverse, raw[taken])
-    return np.asarray(clients[np.argsort(-highest, kind="stable")][: round(SUSPICIOUS_CLIENTS * len(clients))])
+    order = np.argsort(-highest(raw[taken], inverse, len(clients)), kind="stable")
+    return np.asarray(clients[order][: round(SUSPICIOUS_CLIENTS * len(clients))])
 
 
 def _check_clients(known: Dataset, fold: npt.NDArray[np.int64]) -> None:

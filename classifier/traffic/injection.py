@@ -22,7 +22,7 @@ MOST = 0.6
 LEAST_REQUESTS = 18.0
 """Requests of an attacker on average; where there is no room for so many, there are fewer attackers."""
 BUSY_LOG = 200
-"""Clients of a log from which every family gets at least `LEAST_ATTACKERS`."""
+"""Clients of a log from which every family gets at least `LEAST_ATTACKERS`, where they have requests to send."""
 LEAST_ATTACKERS = 5
 
 

@@ -7,12 +7,9 @@ another program takes the core away for a while.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
-import json
 import os
-import shutil
 import sys
 import tempfile
 import threading
@@ -25,7 +22,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from tests.benchmarks.bench_serving import BATCH, CONNECTIONS, event, free_port, serving, small_bundle, wrk
+from tests.benchmarks.bench_serving import BATCH, CONNECTIONS, bodies_in, free_port, options, serving, small_bundle, wrk
 
 TOKEN = "the token of the benchmark"
 SCRAPE_S, BUDGETS_S = 5.0, 10.0
@@ -124,21 +121,12 @@ def processor_s(process: int) -> float:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path)
-    parser.add_argument("--seconds", type=float, default=5.0)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments, _ = parser.parse_known_args()
-    if shutil.which("wrk") is None:
-        raise SystemExit("wrk is missing: install it (Debian: apt-get install wrk)")
+    arguments = options(__doc__, 5.0, 7)
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = arguments.bundle or small_bundle(folder)
-        rng = np.random.default_rng(0)
-        single, lists = folder / "single.jsonl", folder / "batch.jsonl"
-        single.write_text("".join(json.dumps(event(rng)) + "\n" for _ in range(20_000)))
-        lists.write_text("".join(json.dumps([event(rng) for _ in range(BATCH)]) + "\n" for _ in range(500)))
+        single, lists = bodies_in(folder)
         ports = {"alone": free_port(), "watched": free_port()}
         commands = {
             who: ["-m", "tests.benchmarks.bench_console", str(bundle), str(port), "yes" if who == "watched" else "no"]

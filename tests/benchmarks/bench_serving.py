@@ -117,6 +117,26 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def bodies_in(folder: Path) -> tuple[Path, Path]:
+    """Write what is sent, a body a line: 20,000 single requests, and 500 lists of `BATCH`."""
+    rng = np.random.default_rng(0)
+    single, lists = folder / "single.jsonl", folder / "batch.jsonl"
+    single.write_text("".join(json.dumps(event(rng)) + "\n" for _ in range(20_000)))
+    lists.write_text("".join(json.dumps([event(rng) for _ in range(BATCH)]) + "\n" for _ in range(500)))
+    return single, lists
+
+
+def options(description: str | None, seconds: float, rounds: int) -> argparse.Namespace:
+    """Read what a benchmark under load takes; these are the defaults. Ends the program where wrk is missing."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--seconds", type=float, default=seconds)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    if shutil.which("wrk") is None:
+        raise SystemExit("wrk is missing: install it (Debian: apt-get install wrk)")
+    return parser.parse_known_args()[0]
+
+
 def small_bundle(folder: Path, *options: str) -> Path:
     """Train the bundle that is served, on simulated traffic; `options` are those of `train`."""
     log, bundle = folder / "log.jsonl", folder / "bundle"
@@ -130,22 +150,13 @@ def small_bundle(folder: Path, *options: str) -> Path:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle", type=Path)
-    parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments, _ = parser.parse_known_args()
-    if shutil.which("wrk") is None:
-        raise SystemExit("wrk is missing: install it (Debian: apt-get install wrk)")
+    arguments = options(__doc__, 8.0, 3)
     cores = sorted(os.sched_getaffinity(0))
     server_core, client_core = cores[0], cores[-1]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = arguments.bundle or small_bundle(folder)
-        rng = np.random.default_rng(0)
-        single, lists = folder / "single.jsonl", folder / "batch.jsonl"
-        single.write_text("".join(json.dumps(event(rng)) + "\n" for _ in range(20_000)))
-        lists.write_text("".join(json.dumps([event(rng) for _ in range(BATCH)]) + "\n" for _ in range(500)))
+        single, lists = bodies_in(folder)
         ports = {"plain FastAPI": free_port(), "botsieve": free_port()}
         plain = ["-m", "tests.benchmarks.plain", str(bundle), str(ports["plain FastAPI"])]
         ours = ["-m", "serving", "--bundle", str(bundle), "--port", str(ports["botsieve"]), "--device", "cpu"]

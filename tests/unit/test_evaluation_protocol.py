@@ -15,9 +15,10 @@ from classifier.evaluation.comparison import OURS, compared
 from classifier.evaluation.document import filled
 from classifier.evaluation.judging import evenly
 from classifier.evaluation.plan import PLANS, Log
-from classifier.evaluation.recall import Recalls, highest
+from classifier.evaluation.recall import Recalls
 from classifier.evaluation.requests import Clients, Requests, kept, requests_of
 from classifier.evaluation.traffic import Traffic, file_of, read, write
+from classifier.model.ranking import highest
 from classifier.traffic import GRADES, Each, families
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -27,8 +27,9 @@ EPOCHS = 5
 
 
 def statistics(events: pa.Table) -> npt.NDArray[np.float32]:
-    """Return the damped statistics after each request, float32[n, channels * half-lives * 9]. Events are "
-    "sorted by time."""
+    """Return the damped statistics after each request, float32[n, channels * half-lives * 9]. Events are
+    sorted by time.
+    """
     time = events["time"].to_numpy() / 1e6
     # Of an answer only what the request asks for is known at its arrival.
     values = np.stack(
