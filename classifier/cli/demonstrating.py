@@ -44,7 +44,9 @@ def run(out: Path, seed: int, quiet: bool) -> None:
         write_log_to_learn_from(learn, seed, quiet)
         simulate_log(judge, DURATION_S / 2, CLIENTS // 2, ATTACKS, seed + 1, quiet, ORDINARY)
     say("2. Training on the first log.", quiet)
-    train_bundle(_log(learn, True), TrainOptions(bundle, None, (), 0.01, None, None, 524_288, None, seed, 0))
+    # The table of decisions is that of the second log.
+    options = TrainOptions(bundle, seed=seed, threads=0)
+    train_bundle(_log(learn, quiet), options, table=False)
     say("3. Scoring the second log, with clients and campaigns that the model has never seen.", quiet)
     model = Model.load(str(bundle), threads=threads_of(0))
     frame = labelled_frame(model.scored(_log(judge, quiet).tables(out / "holdout", "scoring"), threads=threads_of(0)))

@@ -41,8 +41,9 @@ def bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
 class Terminal:
     """Tells a person at a terminal how a training goes on, and what came of it."""
 
-    def __init__(self, quiet: bool) -> None:
-        self._quiet = quiet
+    def __init__(self, quiet: bool, table: bool = True) -> None:
+        """Say nothing if `quiet`, and print no table of decisions unless `table`."""
+        self._quiet, self._table = quiet, table
 
     def say(self, text: str) -> None:
         """Print a line, unless quiet."""
@@ -53,8 +54,8 @@ class Terminal:
         return bar(what, self._quiet)
 
     def result(self, metrics: Metrics, manifest: Manifest) -> None:
-        """Print the table of decisions, unless quiet."""
-        if not self._quiet:
+        """Print the table of decisions, unless quiet or without it."""
+        if self._table and not self._quiet:
             from classifier.model.summary import print_summary
 
             thresholds: Any = manifest.thresholds

@@ -14,14 +14,14 @@ from classifier.model.dataset import Source
 from classifier.model.pipeline import TrainOptions, Weaving, train_bundle, weaving_into
 
 
-def run(log: LogOptions, options: TrainOptions) -> Bundle:
-    """Train on a log and write the bundle."""
+def run(log: LogOptions, options: TrainOptions, table: bool = True) -> Bundle:
+    """Train on a log and write the bundle; print the table of decisions on held-out clients unless told not to."""
     options = replace(options, threads=threads_of(options.threads))
     options.check()
     streams = [path for path in log.logs if path.exists() and not (path.is_file() or path.is_dir())]
     if options.inject is None and streams:
         raise InputError(f"{streams[0]} can be read only once and training reads a log several times; give a file")
-    tell = Terminal(log.quiet)
+    tell = Terminal(log.quiet, table)
     source, again = _source(log, options, tell)
     return train_bundle(options, source, again, tell=tell, after_reading=log.conclude)
 
