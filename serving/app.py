@@ -186,7 +186,7 @@ def _watched(app: Service, now: Callable[[], float]) -> None:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     assert isinstance(app, Service)
-    await asyncio.to_thread(app.gate.model.warm)
+    await asyncio.to_thread(app.gate.warm)
     gc.collect()
     gc.freeze()  # what has been loaded stays: the collector need not look at it again and again
     log.info(

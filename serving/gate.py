@@ -29,7 +29,7 @@ import numpy.typing as npt
 from classifier.errors import InputError
 from classifier.events import MICROSECONDS, Event, check, microseconds
 from classifier.features import layout as at
-from classifier.features.engine import Engine
+from classifier.features.engine import Engine, Tables
 from classifier.features.prepare import Described, Preparer, gathered
 from classifier.logs.address import client_address
 from classifier.model.judge import Judge
@@ -268,6 +268,29 @@ class Gate:
             )
         self.model, self.thresholds = model, _thresholds(model, self.settings)
         self._preparer.prompts = model.prompts
+
+    def warm(self) -> None:
+        """Run the whole way once on a gate that is thrown away, so that the first request waits for no compiler.
+
+        On a machine where nothing is compiled yet that takes about half a minute, and every gateway would have given up.
+        """
+        settings = self.settings.model_copy(update={"clock": "server", "mode": "enforce"})
+        nobody = Engine(Tables.for_clients(64)), Clock(0.0, 0.0, 0, 0.0, {})
+        scratch = Gate(settings, self.model, bytes(16), lambda: 1.0, restored=nobody)
+        event = LiveEvent(
+            ip="192.0.2.1",
+            method="POST",
+            path="/v1/chat/completions",
+            account="a",
+            user_agent="a",
+            prompt="Hello",
+            model="m",
+        )
+        for together in (1, 2):
+            arrivals = scratch.arrive_all(scratch.prepare([msgspec.structs.replace(event) for _ in range(together)]))
+            scratch.answer(arrivals, self.judge(arrivals))
+            scratch.complete(Completion(arrivals[0].id, status=200, duration=0.5, input_tokens=1, output_tokens=1))
+        self.model.warm()
 
     @property
     def bundle(self) -> str:
