@@ -178,7 +178,8 @@ def _watched(app: Service, now: Callable[[], float]) -> None:
         app.include_router(console_routes.router(gate, app.desk, app.access))
     if settings.shows_status:
         app.status = Status(gate, app.observer.watch, now)
-        app.recent.followers.append(app.status.follow)
+        if app.status.registers:
+            app.recent.attendants.append(app.status.answered)
         app.include_router(status_routes.router(app.status, settings.site))
         app.closers.append(app.status.close)
 

@@ -1,6 +1,6 @@
 """Drift, live: how far what is answered now lies from the bundle's `reference.json`, over about a day.
 
-The same index, bands and verdict as `botsieve drift` (classifier.model.stability), of a sample: some requests of each half
+The same index, bands and verdict as `botsieve drift` (classifier.model.stability), of a sample: some requests of each
 second, counted into one histogram a feature and hour. Requests that the model acts on are left out, and so is the first hour
 of an empty start. A client with n requests in the window counts as sqrt(n), as in training: its k-th one weighs
 sqrt(k) - sqrt(k - 1).
@@ -35,7 +35,7 @@ VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 HOURS = 24
 HOUR_US = 3600 * MICROSECONDS
 SAMPLE = 64
-"""Requests that are counted each time: with twice a second, 128 a second at most, or a few more."""
+"""Requests that are counted each time, once or twice a second."""
 FEWEST_CLIENTS = 20.0
 """Clients below which nothing is said."""
 CACHED_S = 10.0
@@ -136,20 +136,17 @@ class Drift(Collector):
         gate = self._gate
         window = self._current()
         start = gate.engine.start
-        if window is None or start is None or batch.arrivals[-1].time - start < WARM_UP_S * MICROSECONDS:
+        if window is None or start is None or batch.time - start < WARM_UP_S * MICROSECONDS:
             return
-        spared = np.flatnonzero(batch.raw < np.float32(min(gate.thresholds.challenge, gate.thresholds.block)))
+        acted = np.float32(min(gate.thresholds.challenge, gate.thresholds.block))
+        some, all_spared = batch.some, int(np.count_nonzero(batch.raw < acted))
+        raw = np.array([answer.raw for answer in some.answers], np.float32)
+        spared = np.flatnonzero(raw < acted)
         if not len(spared):
             return
         chosen = spared[np.unique(np.linspace(0, len(spared) - 1, min(len(spared), SAMPLE)).astype(np.intp))]
-        clients = [int(batch.arrivals[place].hashes[at.H_CLIENT]) for place in chosen]
-        window.count(
-            batch.arrivals[-1].time // HOUR_US,
-            batch.rows(chosen.tolist()),
-            batch.raw[chosen],
-            clients,
-            len(spared) / len(chosen),
-        )
+        clients = [int(some.arrivals[place].hashes[at.H_CLIENT]) for place in chosen]
+        window.count(batch.time // HOUR_US, some.rows(chosen.tolist()), raw[chosen], clients, all_spared / len(chosen))
 
     def _current(self) -> Window | None:
         """Return the window; another model has other bins, and begins anew."""

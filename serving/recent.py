@@ -1,54 +1,98 @@
 """What has just been answered, handed on in bulk: to drift, the public status and the console.
 
-The hot path appends once for each call of the scorer and does nothing else. Some times a second, what has gathered is passed to
-whoever follows it, so that each follower works on arrays of many requests instead of on single ones.
+The hot path puts down two numbers a request and keeps a few of the requests. About once a second this is passed to whoever
+follows it, so that each follower works on arrays of many requests instead of on single ones. Keeping every request, even for some
+ms, would cost more than all the rest: what is freed at once lies in the same memory again, and what is kept does not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from array import array
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from classifier.features import layout as at
+from classifier.situation import MINUTE_US
 from serving.gate import Answer, Arrival, Judged
 
 log = logging.getLogger("botsieve.serving")
 
-INTERVAL_S = 0.5
+INTERVAL_S = 1.0
 MOST_ROWS = 8_192
-"""Requests that may wait to be passed on: beyond them it happens at once, so the memory is bounded."""
+"""Requests whose numbers may wait to be passed on: beyond them it happens at once, so the memory is bounded."""
+SAMPLE = 128
+"""Requests that are kept of those that wait: up to so many all of them, beyond that every second, fourth, eighth one."""
+ACTED = 128
+"""The same, of those that were challenged or blocked."""
 
 
-class Batch:
-    """n requests that were scored and answered, in the order in which they arrived."""
+class Sample:
+    """Every `step`-th of a sequence of requests whose length is not known before, at most `most` of them, in order."""
 
-    def __init__(self, arrivals: list[Arrival], answers: list[Answer], raw: npt.NDArray[np.float32]) -> None:
-        """Take arrivals, their answers, and their raw scores, float32[n]."""
-        self.arrivals, self.answers, self.raw = arrivals, answers, raw
+    def __init__(self, most: int, step: int = 1) -> None:
+        self.most, self.step = most, step
+        self.arrivals: list[Arrival] = []
+        self.answers: list[Answer] = []
+        self.due = 0
+        """Place in the sequence of the next request that is wanted."""
+        self.count = 0
+        """Requests so far, as of the last that were wanted."""
 
     def __len__(self) -> int:
         return len(self.arrivals)
 
-    @cached_property
-    def time(self) -> npt.NDArray[np.int64]:
-        """When they arrived, µs, int64[n]."""
-        return np.array([arrival.time for arrival in self.arrivals], np.int64)
+    def take(self, begin: int, arrivals: Sequence[Arrival], answers: Sequence[Answer]) -> None:
+        """Go on with these requests, the first of which is at place `begin`; there is no need to where none is due."""
+        self.count = begin + len(arrivals)
+        for place in range(self.due - begin, len(arrivals), self.step):
+            arrival = arrivals[place]
+            # Views, which would keep the rows of everybody who arrived together.
+            arrival.row, arrival.hashes = arrival.row.copy(), arrival.hashes.copy()
+            self.arrivals.append(arrival)
+            self.answers.append(answers[place])
+        while len(self.arrivals) > self.most:
+            del self.arrivals[1::2], self.answers[1::2]
+            self.step *= 2
+        self.due = -(-self.count // self.step) * self.step
 
-    @cached_property
+    def next(self) -> Sample:
+        """Return an empty sample for what comes now, which is likely to be about as much."""
+        return Sample(self.most, max(self.step // 2, 1))
+
+    @property
     def client(self) -> npt.NDArray[np.uint64]:
-        """Keyed hashes of their clients, uint64[n]."""
-        hashes = np.concatenate([arrival.hashes for arrival in self.arrivals]).reshape(len(self), -1)
-        return np.ascontiguousarray(hashes[:, at.H_CLIENT])
+        """Keyed hashes of their clients, uint64[n]. There must be some."""
+        return np.array([arrival.hashes[at.H_CLIENT] for arrival in self.arrivals], np.uint64)
 
     def rows(self, places: Sequence[int]) -> npt.NDArray[np.float32]:
         """Return the feature rows of some of them, float32[len(places), features]. `places` must not be empty."""
-        found = np.concatenate([self.arrivals[place].row for place in places])
-        return found.reshape(len(places), -1)
+        return np.concatenate([self.arrivals[place].row for place in places]).reshape(len(places), -1)
+
+
+@dataclass(slots=True)
+class Batch:
+    """n requests that were scored and answered, in the order in which they arrived."""
+
+    raw: npt.NDArray[np.float32]
+    """Raw scores, float32[n]."""
+    score: npt.NDArray[np.uint8]
+    """Scores from 1 to 99, uint8[n]."""
+    minute: npt.NDArray[np.int64]
+    """When they arrived, minutes of the gate's clock, int64[n]; they do not fall."""
+    time: int
+    """When the newest arrived, µs."""
+    some: Sample
+    """Some of them, never none."""
+    acted: Sample
+    """Some of those that were not allowed."""
+
+    def __len__(self) -> int:
+        return len(self.raw)
 
 
 Follower = Callable[[Batch], None]
@@ -59,27 +103,62 @@ class Recent:
 
     def __init__(self) -> None:
         self.followers: list[Follower] = []
+        """Who is told about once a second."""
+        self.attendants: list[Callable[[Sequence[Arrival], Sequence[Answer]], None]] = []
+        """Who has to see every request while it is answered. They must not raise."""
         self.failures = 0
-        self._waiting: list[tuple[Sequence[Arrival], Sequence[Answer], Judged]] = []
-        self._rows = 0
+        self._begin(Sample(SAMPLE), Sample(ACTED))
+
+    def _begin(self, some: Sample, acted: Sample) -> None:
+        self._raw, self._score = array("f"), array("B")
+        self._time, self._until = 0, -1
+        self._minutes: list[int] = []
+        self._begins: list[int] = []
+        self._some, self._acted = some, acted
 
     def answered(self, arrivals: Sequence[Arrival], answers: Sequence[Answer], judged: Judged) -> None:
         """Take note of requests that were scored and answered together: the hook of the gate."""
-        self._waiting.append((arrivals, answers, judged))
-        self._rows += len(arrivals)
-        if self._rows >= MOST_ROWS:
+        raws, scores, acted = self._raw, self._score, False
+        for answer in answers:
+            raws.append(answer.raw)  # type: ignore[arg-type]  # there are scores, or nothing would have been answered
+            scores.append(answer.score)  # type: ignore[arg-type]
+            if answer.decision != "allow":
+                acted = True
+        self._time = arrivals[-1].time
+        if self._time >= self._until:
+            self._note_minutes(arrivals)
+        if len(raws) > self._some.due:
+            self._some.take(len(raws) - len(arrivals), arrivals, answers)
+        if acted:
+            places = [place for place, answer in enumerate(answers) if answer.decision != "allow"]
+            self._acted.take(self._acted.count, [arrivals[i] for i in places], [answers[i] for i in places])
+        for attendant in self.attendants:
+            attendant(arrivals, answers)
+        if len(raws) >= MOST_ROWS:
             self.pass_on()
+
+    def _note_minutes(self, arrivals: Sequence[Arrival]) -> None:
+        """Note from which request on it is another minute."""
+        for place, arrival in enumerate(arrivals, len(self._raw) - len(arrivals)):
+            if arrival.time >= self._until:
+                minute = arrival.time // MINUTE_US
+                self._minutes.append(minute)
+                self._begins.append(place)
+                self._until = (minute + 1) * MINUTE_US
 
     def pass_on(self) -> None:
         """Hand on what has gathered. A follower that fails is logged and counted, and changes no answer."""
-        if not self._waiting:
+        if not self._raw:
             return
-        waiting, self._waiting, self._rows = self._waiting, [], 0
         batch = Batch(
-            [arrival for arrivals, _, _ in waiting for arrival in arrivals],
-            [answer for _, answers, _ in waiting for answer in answers],
-            np.concatenate([judged.raw for _, _, judged in waiting]),
+            np.frombuffer(self._raw, np.float32),
+            np.frombuffer(self._score, np.uint8),
+            np.repeat(self._minutes, np.diff([*self._begins, len(self._raw)])),
+            self._time,
+            self._some,
+            self._acted,
         )
+        self._begin(self._some.next(), self._acted.next())
         for follower in self.followers:
             try:
                 follower(batch)

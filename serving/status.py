@@ -16,15 +16,14 @@ import asyncio
 import base64
 import logging
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from serving.gate import Gate
-from serving.recent import Batch
+from serving.gate import Answer, Arrival, Gate
 from serving.situation import Watch
 
 log = logging.getLogger("botsieve.serving")
@@ -107,18 +106,16 @@ class Status:
         """`now` gives Unix s."""
         self._gate, self._watch, self._now = gate, watch, now
         self.history = History(gate.settings.state)
-        self._registers = any(route.registration for route in gate.settings.routes)
+        self.registers = any(route.registration for route in gate.settings.routes)
         self._registrations: deque[tuple[int, int, int]] = deque(maxlen=LIMITED_MINUTES)  # minute, all, refused
         self._answers: deque[tuple[float, int, int]] = deque(maxlen=2 + round(60 / TICK_S))  # when, decisions, failed
 
-    def follow(self, batch: Batch) -> None:
+    def answered(self, arrivals: Sequence[Arrival], answers: Sequence[Answer]) -> None:
         """Count the requests that make accounts, and those of them that were refused."""
-        if not self._registers:
-            return
         rules = self._gate.rules
         enforced = [
             answer.enforced
-            for arrival, answer in zip(batch.arrivals, batch.answers, strict=True)
+            for arrival, answer in zip(arrivals, answers, strict=True)
             if rules.of(arrival.event.path).registration
         ]
         if enforced:

@@ -12,8 +12,6 @@ from classifier.features.spec import FEATURES
 from serving.recent import Batch
 
 SEATS = 8_192
-MOST_ROWS = 512
-"""Rows that are kept of one look: in a flood, some of its clients."""
 
 
 class Row(NamedTuple):
@@ -34,17 +32,17 @@ class NewestRows:
         self._taken = np.zeros(seats, bool)
 
     def follow(self, batch: Batch) -> None:
-        """Keep the newest row of each client."""
-        seat = (batch.client % np.uint64(len(self._taken))).astype(np.intp)
+        """Keep the newest row of each client; in a flood, of some clients."""
+        some = batch.some
+        client, raw = some.client, [answer.raw for answer in some.answers]
+        seat = (client % np.uint64(len(self._taken))).astype(np.intp)
         # The newest of each seat: the first one from behind.
-        seats, places = np.unique(seat[::-1], return_index=True)
-        if len(seats) > MOST_ROWS:
-            step = -(-len(seats) // MOST_ROWS)
-            seats, places = seats[::step], places[::step]
-        places = len(batch) - 1 - places
-        self._rows[seats] = batch.rows(places.tolist())
-        self._client[seats], self._time[seats] = batch.client[places], batch.time[places]
-        self._raw[seats], self._taken[seats] = batch.raw[places], True
+        seats, behind = np.unique(seat[::-1], return_index=True)
+        places = len(some) - 1 - behind
+        self._rows[seats] = some.rows(places.tolist())
+        self._client[seats], self._taken[seats] = client[places], True
+        self._raw[seats] = np.array(raw, np.float32)[places]
+        self._time[seats] = np.array([arrival.time for arrival in some.arrivals])[places]
 
     def of(self, client: str) -> Row | None:
         """Return the row of a client (16 hex digits); None if its seat is another's."""

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier.policy import Thresholds, unresolved
-from classifier.situation import MINUTE_US
 from serving.gate import Gate
 from serving.recent import Batch
 
@@ -46,14 +45,12 @@ class Scores:
         """Count what was answered."""
         if self._of is not self._gate.thresholds:
             self._renew()
-        minute = batch.time // MINUTE_US
-        self._advance(int(minute[-1]))
-        slot = (minute % MINUTES)[kept := minute > self._newest - MINUTES]
+        self._advance(int(batch.minute[-1]))
+        slot = (batch.minute % MINUTES)[kept := batch.minute > self._newest - MINUTES]
         # As decisions compare: a raw score equal to a point has reached it.
         reached = np.searchsorted(self._points, batch.raw[kept].astype(np.float64), side="right")
         self._raw += _counted(slot, reached, self._raw.shape)
-        score = np.array([answer.score or 0 for answer in batch.answers])[kept]
-        self._scores += _counted(slot, score, self._scores.shape)
+        self._scores += _counted(slot, batch.score[kept], self._scores.shape)
 
     def _advance(self, minute: int) -> None:
         if minute - self._newest >= MINUTES:

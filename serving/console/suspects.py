@@ -22,8 +22,6 @@ from serving.gate import Answer, Arrival
 from serving.recent import Batch
 
 HALF_LIFE_MIN = 5
-SAMPLE = 128
-"""Requests that are looked at each time, of those that were acted on: some hundred a second."""
 MOST = 2_048
 LEAST = 0.05
 """A count below it is forgotten."""
@@ -68,17 +66,14 @@ class Suspects:
 
     def follow(self, batch: Batch) -> None:
         """Take note of what was acted on."""
-        self._fade(batch.arrivals[-1].time // MINUTE_US)
-        known = self._by_client
-        acted = []
-        for place, answer in enumerate(batch.answers):
-            if answer.decision != "allow":
-                acted.append(place)
-            elif known and (suspect := known.get(batch.arrivals[place].client)) is not None:
-                suspect.asked += 1.0
-        step = max(-(-len(acted) // SAMPLE), 1)
-        for place in acted[::step]:
-            self._act(batch.arrivals[place], batch.answers[place], float(step))
+        self._fade(batch.time // MINUTE_US)
+        known, some, acted = self._by_client, batch.some, batch.acted
+        if known:
+            for arrival, answer in zip(some.arrivals, some.answers, strict=True):
+                if answer.decision == "allow" and (suspect := known.get(arrival.client)) is not None:
+                    suspect.asked += some.step
+        for arrival, answer in zip(acted.arrivals, acted.answers, strict=True):
+            self._act(arrival, answer, float(acted.step))
         if len(known) > self._most:
             kept = nlargest(self._most // 2, known.values(), key=lambda suspect: suspect.acted)
             self._by_client = {suspect.client: suspect for suspect in kept}

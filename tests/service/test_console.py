@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from serving.console.desk import Desk
 from serving.console.scores import Scores
 from serving.console.sessions import COOKIE, LIFETIME_S, MOST, Sessions
 from serving.console.suspects import Suspects, network_of, shown_path
-from serving.recent import Batch
+from serving.recent import Recent
 from serving.settings import Settings
 from tests.service.served import (  # noqa: F401
     SECRET,
@@ -407,23 +409,27 @@ def test_no_flood_of_clients_makes_it_grow() -> None:
     suspects = Suspects(most=64)
     template = np.zeros(len(COLUMN), np.float32)
 
-    def batch(start: int) -> Batch:
-        arrivals: Any = [
-            type("A", (), {
-                "client": f"{number:016x}", "time": 60_000_000, "row": template,
-                "event": type("E", (), {"ip": f"10.0.{number // 256 % 256}.{number % 256}", "path": "/x" * 500,
-                                        "user_agent": "a" * 5000, "account": None}),
-                "hashes": np.zeros(8, np.uint64),
-            })
-            for number in range(start, start + 200)
-        ]  # fmt: skip
-        answers: Any = [
-            type("B", (), {"decision": "block", "raw": 1.0, "score": 1, "reasons": ("rate",), "family": None})
-        ] * len(arrivals)
-        return Batch(arrivals, answers, np.ones(len(arrivals), np.float32))
-
+    recent = Recent()
+    recent.followers.append(suspects.follow)
     for start in range(0, 20_000, 200):
-        suspects.follow(batch(start))
+        arrivals: Any = [
+            SimpleNamespace(
+                client=f"{number:016x}",
+                time=60_000_000,
+                row=template,
+                event=SimpleNamespace(
+                    ip=f"10.0.{number // 256 % 256}.{number % 256}",
+                    path="/x" * 500,
+                    user_agent="a" * 5000,
+                    account=None,
+                ),
+                hashes=np.zeros(8, np.uint64),
+            )
+            for number in range(start, start + 200)
+        ]
+        answer: Any = SimpleNamespace(decision="block", raw=1.0, score=1, reasons=("rate",), family=None)
+        recent.answered(arrivals, [answer] * len(arrivals), Mock())
+        recent.pass_on()
         assert len(suspects) <= 64
     (campaign,) = suspects.campaigns()
     assert len(campaign["shares"][0]["value"]) <= 80

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+from unittest.mock import Mock
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+from msgspec import structs
 from prometheus_client import CollectorRegistry, generate_latest
 
 from classifier.features.spec import COLUMN, FEATURES
@@ -12,7 +16,7 @@ from classifier.model.histograms import RAW, Clusters, Histogram, deciles, histo
 from classifier.model.judge import Judge
 from classifier.model.stability import COUNTED, WARM_UP_S, verdict_on
 from serving.drifting import HOURS, SAMPLE, Drift, Window
-from serving.recent import Batch
+from serving.recent import Recent
 from tests.service.served import Moment, bundle, client_of, event, judge, post, service  # noqa: F401
 
 OWN = sorted(name for name in COUNTED if name != RAW)[:12]
@@ -143,14 +147,22 @@ def test_what_the_model_acts_on_is_left_out(judge: Judge, monkeypatch: pytest.Mo
     client = client_of(app)
     post(client, "/v1/decide", event())
     app.gate.engine.start = -1e15  # long ago
-    seen: list[int] = []
-    monkeypatch.setattr(Window, "count", lambda self, hour, rows, raw, clients, stands_for: seen.append(len(raw)))
-    ((arrivals, answers, _),) = app.recent._waiting
-    many = 200
-    raw = np.where(np.arange(many) % 4 == 0, -9.0, 99.0).astype(np.float32)
-    app.drift.follow(Batch(list(arrivals) * many, list(answers) * many, raw))
-    assert seen == [50]
-    app.drift.follow(Batch(list(arrivals) * many, list(answers) * many, np.full(many, 99, np.float32)))
-    assert seen == [50]
-    app.drift.follow(Batch(list(arrivals) * many, list(answers) * many, np.full(many, -9, np.float32)))
-    assert seen == [50, SAMPLE]
+    seen: list[tuple[int, float]] = []
+    monkeypatch.setattr(
+        Window, "count", lambda self, hour, rows, raw, clients, stands_for: seen.append((len(raw), stands_for))
+    )
+    (arrival,), (answer,) = app.recent._some.arrivals, app.recent._some.answers
+    recent = Recent()
+    recent.followers.append(app.drift.follow)
+
+    def follow(raws: list[float]) -> None:
+        answers = [structs.replace(answer, raw=raw) for raw in raws]
+        recent.answered([dataclasses.replace(arrival) for _ in raws], answers, Mock())
+        recent.pass_on()
+
+    follow([-9.0, 99.0, 99.0, 99.0] * 10)
+    assert seen == [(10, 1.0)]
+    follow([99.0] * 200)
+    assert seen == [(10, 1.0)]
+    follow([-9.0] * 1000)
+    assert seen == [(10, 1.0), (SAMPLE, 1000 / SAMPLE)], "a sample stands for all"

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from classifier.features import layout as at
 from classifier.model.judge import Judge
+from classifier.situation import MINUTE_US
 from serving import recent
-from serving.recent import Batch
+from serving.recent import Batch, Sample
 from tests.service.served import Moment, bundle, client_of, event, judge, post, service  # noqa: F401
 
 
@@ -26,11 +32,33 @@ def test_everything_is_handed_on_once_and_in_order(judge: Judge) -> None:  # noq
     app.recent.pass_on()
     app.recent.pass_on()
     (batch,) = seen
-    assert [answer.id for answer in batch.answers] == ids == [arrival.id for arrival in batch.arrivals]
-    assert batch.time.tolist() == [arrival.time for arrival in batch.arrivals]
-    assert batch.client.tolist() == [int(arrival.hashes[at.H_CLIENT]) for arrival in batch.arrivals]
-    assert batch.raw.tolist() == [answer.raw for answer in batch.answers]
-    assert np.array_equal(batch.rows([6, 1]), [batch.arrivals[6].row, batch.arrivals[1].row], equal_nan=True)
+    some = batch.some
+    assert [answer.id for answer in some.answers] == ids == [arrival.id for arrival in some.arrivals]
+    assert batch.minute.tolist() == [arrival.time // MINUTE_US for arrival in some.arrivals]
+    assert batch.time == some.arrivals[-1].time
+    assert some.client.tolist() == [int(arrival.hashes[at.H_CLIENT]) for arrival in some.arrivals]
+    assert batch.raw.tolist() == [answer.raw for answer in some.answers]
+    assert batch.score.tolist() == [answer.score for answer in some.answers]
+    assert np.array_equal(some.rows([6, 1]), [some.arrivals[6].row, some.arrivals[1].row], equal_nan=True)
+    assert all(arrival.row.base is None and arrival.hashes.base is None for arrival in some.arrivals)
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=40), st.integers(2, 16))
+def test_a_sample_is_every_so_manieth_of_all(parts: list[int], most: int) -> None:
+    numbers = iter(range(sum(parts)))
+    sample, seen = Sample(most), 0
+    for part in parts:
+        arrivals: list[Any] = [
+            SimpleNamespace(number=next(numbers), row=np.zeros(1), hashes=np.zeros(1)) for _ in range(part)
+        ]
+        if sample.due < seen + part:
+            sample.take(seen, arrivals, arrivals)
+        seen += part
+        assert len(sample) <= most
+    kept = [arrival.number for arrival in sample.arrivals]
+    assert kept == list(range(0, sum(parts), sample.step)) == [answer.number for answer in sample.answers]
+    assert sample.step == 1 or len(sample) > most // 4, "no more are let go than need be"
+    assert sample.next().step == max(sample.step // 2, 1)
 
 
 def test_what_waits_is_bounded(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
@@ -42,7 +70,7 @@ def test_what_waits_is_bounded(judge: Judge, monkeypatch: pytest.MonkeyPatch) ->
     for _ in range(25):
         post(client, "/v1/decide", event())
     assert seen == [10, 10]
-    assert len(app.recent._waiting) == 5
+    assert len(app.recent._raw) == 5
 
 
 def test_a_follower_that_fails_changes_no_answer(judge: Judge) -> None:  # noqa: F811
