@@ -164,6 +164,11 @@ class Situation:
         """The newest verdicts, each as it was when its state began."""
 
     @property
+    def begun(self) -> bool:
+        """Whether a request has been counted."""
+        return self._minute is not None
+
+    @property
     def state(self) -> State:
         """The verdict in a word."""
         return self.verdict.state

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from classifier import __version__
 from classifier.errors import InputError
+from classifier.events import MICROSECONDS
 from classifier.features.engine import Engine
 from classifier.features.hashing import SECRET_VARIABLE, secret_from_environment
 from classifier.model.judge import Judge
@@ -164,7 +165,9 @@ def create_app(
 def _watched(app: Service, now: Callable[[], float]) -> None:
     """Let drift, the status and the console follow what is answered, as far as the settings ask for them."""
     gate, settings = app.gate, app.gate.settings
-    app.recent, app.drift = Recent(), Drift(gate)
+    app.recent, app.drift = Recent(now), Drift(gate)
+    if settings.clock == "server":
+        app.recent.beats.append(lambda: app.observer.watch.advance(round(now() * MICROSECONDS)))
     gate.hooks.answered = app.recent.answered
     app.recent.followers.append(app.drift.follow)
     app.metrics.registry.register(app.drift)
@@ -200,9 +203,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         },
     )
     tasks = [asyncio.create_task(app.recent.keep())]
-    for part in (app.desk, app.status):
-        if part is not None:
-            tasks.append(asyncio.create_task(part.keep()))
+    if app.status is not None:
+        tasks.append(asyncio.create_task(app.status.keep()))
     if app.keeper is not None:
         tasks.append(asyncio.create_task(app.keeper.keep(app.gate.settings.snapshot_s)))
     if app.journal is not None:

@@ -1,6 +1,6 @@
 """What has just been answered, handed on in bulk: to drift, the public status and the console.
 
-The hot path puts down two numbers a request and keeps a few of the requests. About once a second this is passed to whoever
+The hot path puts down two numbers a request and keeps a few of the requests. Once a second this is passed to whoever
 follows it, so that each follower works on arrays of many requests instead of on single ones. Keeping every request, even for some
 ms, would cost more than all the rest: what is freed at once lies in the same memory again, and what is kept does not.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,11 +23,10 @@ from serving.gate import Answer, Arrival, Judged
 
 log = logging.getLogger("botsieve.serving")
 
-INTERVAL_S = 1.0
 MOST_ROWS = 8_192
 """Requests whose numbers may wait to be passed on: beyond them it happens at once, so the memory is bounded."""
 SAMPLE = 128
-"""Requests that are kept of those that wait: up to so many all of them, beyond that every second, fourth, eighth one."""
+"""Requests that are kept of those that wait, at most: every one, or every second, fourth, eighth one."""
 ACTED = 128
 """The same, of those that were challenged or blocked."""
 
@@ -60,6 +60,11 @@ class Sample:
             self.step *= 2
         self.due = -(-self.count // self.step) * self.step
 
+    @property
+    def weight(self) -> float:
+        """How many requests each stands for. Only where `take` saw them all, and where there are some."""
+        return self.count / len(self.arrivals)
+
     def next(self) -> Sample:
         """Return an empty sample for what comes now, which is likely to be about as much."""
         return Sample(self.most, max(self.step // 2, 1))
@@ -89,7 +94,7 @@ class Batch:
     some: Sample
     """Some of them, never none."""
     acted: Sample
-    """Some of those that were not allowed."""
+    """Some of those that were not allowed; it has seen them all."""
 
     def __len__(self) -> int:
         return len(self.raw)
@@ -101,12 +106,16 @@ Follower = Callable[[Batch], None]
 class Recent:
     """Gathers what a gate answers, and passes it on."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        """`now` gives Unix s; seconds begin by it."""
         self.followers: list[Follower] = []
-        """Who is told about once a second."""
+        """Who is told about once a second what was answered, if anything was."""
         self.attendants: list[Callable[[Sequence[Arrival], Sequence[Answer]], None]] = []
-        """Who has to see every request while it is answered. They must not raise."""
+        """Who has to see every request, and does while it is answered."""
+        self.beats: list[Callable[[], None]] = []
+        """What is done each second, after that."""
         self.failures = 0
+        self._now = now
         self._begin(Sample(SAMPLE), Sample(ACTED))
 
     def _begin(self, some: Sample, acted: Sample) -> None:
@@ -133,7 +142,10 @@ class Recent:
             places = [place for place, answer in enumerate(answers) if answer.decision != "allow"]
             self._acted.take(self._acted.count, [arrivals[i] for i in places], [answers[i] for i in places])
         for attendant in self.attendants:
-            attendant(arrivals, answers)
+            try:
+                attendant(arrivals, answers)
+            except Exception as error:
+                self._failed(error)
         if len(raws) >= MOST_ROWS:
             self.pass_on()
 
@@ -162,12 +174,21 @@ class Recent:
         for follower in self.followers:
             try:
                 follower(batch)
-            except Exception as error:  # whatever it is, decisions must not depend on who watches them
-                self.failures += 1
-                log.error("what was answered could not be followed", exc_info=error)
+            except Exception as error:
+                self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """Log and count what went wrong: whatever it is, decisions must not depend on who watches them."""
+        self.failures += 1
+        log.error("what was answered could not be followed", exc_info=error)
 
     async def keep(self) -> None:
-        """Pass on some times a second, until cancelled."""
+        """Pass on each second, until cancelled."""
         while True:
-            await asyncio.sleep(INTERVAL_S)
+            await asyncio.sleep(1.0 - self._now() % 1.0)
             self.pass_on()
+            for beat in self.beats:
+                try:
+                    beat()
+                except Exception as error:
+                    self._failed(error)

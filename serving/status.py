@@ -17,6 +17,7 @@ import base64
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ BITS = {"registrations_limited": 1, "degraded": 2, "under_attack": 4}
 """States by the bit that holds them; a minute without any is normal. The worst stands last."""
 NORMAL = "normal"
 FILE = "status.json"
+AHEAD_MINUTES = 1440
+"""Minutes by which a history that is read may lie ahead of now."""
 FAILED_SHARE = 0.01
 LIMITED_SHARE, LIMITED_LEAST, LIMITED_MINUTES = 0.1, 5, 5
 INCIDENTS_SHOWN = 50
@@ -49,8 +52,11 @@ class _Stored(msgspec.Struct):
 class History:
     """The states of the last `MINUTES` minutes, kept in a folder if there is one."""
 
-    def __init__(self, folder: Path | None) -> None:
-        """Read what a folder has. A damaged file is put aside and logged: a history is not worth a start that fails."""
+    def __init__(self, folder: Path | None, now: float) -> None:
+        """Read what a folder has. A file that cannot be read is put aside and logged: it is not worth a start that fails.
+
+        So is one from the future, which a clock that was wrong has left: nothing could be added to it.
+        """
         self._file = None if folder is None else folder / FILE
         self.minutes = bytearray([UNKNOWN]) * MINUTES
         self.newest = 0
@@ -61,8 +67,16 @@ class History:
             minutes = base64.b64decode(stored.minutes, validate=True)
             if len(minutes) != MINUTES or stored.newest < 0 or not set(minutes) <= set(_WORST):
                 raise ValueError("it has another length")
+            if stored.newest > now // 60 + AHEAD_MINUTES:
+                raise ValueError("it lies in the future")
         except (OSError, ValueError) as error:
-            log.error("the history of the status cannot be read and begins anew", extra={"why": str(error)[:200]})
+            aside = self._file.with_suffix(".damaged")
+            log.error(
+                "the history of the status cannot be read and begins anew",
+                extra={"why": str(error)[:200], "aside": str(aside)},
+            )
+            with suppress(OSError):
+                self._file.replace(aside)
             return
         self.minutes, self.newest = bytearray(minutes), stored.newest
 
@@ -105,7 +119,7 @@ class Status:
     def __init__(self, gate: Gate, watch: Watch, now: Callable[[], float]) -> None:
         """`now` gives Unix s."""
         self._gate, self._watch, self._now = gate, watch, now
-        self.history = History(gate.settings.state)
+        self.history = History(gate.settings.state, now())
         self.registers = any(route.registration for route in gate.settings.routes)
         self._registrations: deque[tuple[int, int, int]] = deque(maxlen=LIMITED_MINUTES)  # minute, all, refused
         self._answers: deque[tuple[float, int, int]] = deque(maxlen=2 + round(60 / TICK_S))  # when, decisions, failed

@@ -18,7 +18,7 @@ from serving.console.sessions import Sessions
 from serving.console.suspects import Suspects
 from serving.drifting import Drift
 from serving.gate import Gate
-from serving.recent import Recent
+from serving.recent import Batch, Recent
 
 STREAMS = 16
 """Browsers that may follow at the same time."""
@@ -44,22 +44,34 @@ class Desk:
         """Whether the server is about to stop: streams end then, or it would wait for them."""
         self._streams: set[asyncio.Queue[bytes | None]] = set()
         self._looked: tuple[float, dict[str, Any]] | None = None
-        recent.followers += [self.scores.follow, self.suspects.follow, self.rows.follow]
+        self._model = gate.model
+        recent.followers += [self._renew, self.scores.follow, self.suspects.follow, self.rows.follow]
+        recent.beats.append(self.beat)
         gate.hooks.forgotten = self._forget
 
     def _forget(self, clients: Collection[str]) -> None:
         """Remove clients from everything that the console remembers."""
         self._recent.pass_on()  # what waits to be followed may be theirs
+        self._looked = None
         self.suspects.forget(clients)
         self.rows.forget(clients)
 
-    async def keep(self) -> None:
-        """Show each second, until cancelled."""
-        while True:
-            await asyncio.sleep(1.0 - self._now() % 1.0)
-            self.tick()
-            if self.stopping():
-                self.close()
+    def _renew(self, _: Batch) -> None:
+        """Begin anew with another model: its raw scores mean something else."""
+        if self._gate.model is not self._model:
+            self._model, self._looked = self._gate.model, None
+            self.suspects.clear()
+            self.rows.clear()
+
+    def beat(self) -> None:
+        """Do what is done each second."""
+        if self._gate.settings.clock == "server":  # time passes where nobody comes, too
+            minute = round(self._now()) // 60
+            self.suspects.fade(minute)
+            self.scores.advance(minute)
+        self.tick()
+        if self.stopping():
+            self.close()
 
     def tick(self) -> None:
         """End a second, and tell it to whoever follows."""
@@ -108,7 +120,7 @@ class Desk:
             "second": list(figures.seconds[-1]) if figures.seconds else None,
             "acted_share": figures.acted_share(),
             "situation": _situation(self._observer.watch.shown()),
-            "mode": gate.mode_override or gate.settings.mode,
+            "mode": self._mode(),
             "warming_up": gate.warming_up,
             "bundle": gate.bundle[:16],
             "provider": gate.model.providers[0],
@@ -120,6 +132,12 @@ class Desk:
             "drift": self._drift.shown(),
             **self._suspects(),
         }
+
+    def _mode(self) -> str:
+        """Return the mode, or "mixed" where routes differ."""
+        settings = self._gate.settings
+        modes = {settings.mode, *(route.mode or settings.mode for route in settings.routes)}
+        return self._gate.mode_override or (str(settings.mode) if len(modes) == 1 else "mixed")
 
     def _suspects(self) -> dict[str, Any]:
         now = time.monotonic()

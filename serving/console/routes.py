@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import parse_qs
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi import Path as PathPart
 from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 
@@ -28,6 +28,8 @@ FILES = (
     "console/console.css", "console/console.js", "console/charts.js", "console/icon.svg",
     "uplot/uPlot-1.6.32.iife.min.js", "uplot/uPlot-1.6.32.min.css", "uplot/LICENSE.txt",
 )  # fmt: skip
+UNBUFFERED = {**HEADERS, "X-Accel-Buffering": "no"}
+"""nginx would hold events back otherwise."""
 _CLIENT = re.compile(r"[0-9a-f]{16}")
 Identity = Annotated[str, PathPart(max_length=64)]
 
@@ -61,10 +63,7 @@ def router(gate: Gate, desk: Desk, access: Access) -> APIRouter:
     async def sign_in(request: Request) -> Response:
         """Exchange the token for a session."""
         _same_site(request)
-        try:
-            fields = parse_qs((await request.body()).decode("ascii"), max_num_fields=4)
-        except ValueError as error:
-            raise Problem(400, "malformed", "the form cannot be read") from error
+        fields = await _fields(request)
         if not access.token_fits(fields.get("token", [""])[0].strip().encode()):
             gate.tallies.rejected["token"] += 1
             return pages.answer("console/sign_in.html", HTTPStatus.FORBIDDEN, wrong=True)
@@ -96,7 +95,7 @@ def router(gate: Gate, desk: Desk, access: Access) -> APIRouter:
         if desk.full:
             raise Problem(503, "streams", "too many browsers follow already")
         return StreamingResponse(
-            desk.follow(lambda: signed_in(request)), media_type="text/event-stream", headers=HEADERS
+            desk.follow(lambda: signed_in(request)), media_type="text/event-stream", headers=UNBUFFERED
         )
 
     @api.get(f"{ROOT}/budgets")
@@ -105,14 +104,15 @@ def router(gate: Gate, desk: Desk, access: Access) -> APIRouter:
         need_session(request)
         return JSONResponse(desk.scores.budgets(), headers=HEADERS)
 
-    @api.get(f"{ROOT}/clients")
-    async def find(request: Request, client: Annotated[str, Query(max_length=255)] = "") -> Response:
-        """Lead from an account, an address or an id to the page of the client."""
+    @api.post(f"{ROOT}/clients")
+    async def find(request: Request) -> Response:
+        """Lead from an account, an address or an id to the page of the client. In a URL, logs would have the account."""
+        _same_site(request)
         if not signed_in(request):
             return _to(SIGN_IN)
-        wanted = client.strip()
-        names = (wanted,) if _CLIENT.fullmatch(wanted) else gate.client_ids(wanted) if wanted else ()
-        for name in names:
+        wanted = (await _fields(request)).get("client", [""])[0].strip()[:255]
+        names = [wanted] if _CLIENT.fullmatch(wanted) else []
+        for name in [*names, *gate.client_ids(wanted)] if wanted else []:
             if await desk.clients.about(name) is not None:
                 return _to(f"{ROOT}/clients/{name}")
         return pages.answer("console/unknown.html", HTTPStatus.NOT_FOUND)
@@ -137,6 +137,14 @@ def router(gate: Gate, desk: Desk, access: Access) -> APIRouter:
 
 def _to(path: str) -> RedirectResponse:
     return RedirectResponse(path, HTTPStatus.SEE_OTHER, headers=HEADERS)
+
+
+async def _fields(request: Request) -> dict[str, list[str]]:
+    """Return what a form holds. Raises Problem 400 where it cannot be read."""
+    try:
+        return parse_qs((await request.body()).decode("ascii"), max_num_fields=4, errors="strict")
+    except ValueError as error:
+        raise Problem(400, "malformed", "the form cannot be read") from error
 
 
 def _same_site(request: Request) -> None:

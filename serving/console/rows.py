@@ -52,6 +52,10 @@ class NewestRows:
             return None
         return Row(self._rows[seat].copy(), int(self._time[seat]), float(self._raw[seat]))
 
+    def clear(self) -> None:
+        """Forget everybody."""
+        self._taken[:] = False
+
     def forget(self, clients: Collection[str]) -> None:
         """Clear the seats of clients."""
         for client in clients:

@@ -45,14 +45,15 @@ class Scores:
         """Count what was answered."""
         if self._of is not self._gate.thresholds:
             self._renew()
-        self._advance(int(batch.minute[-1]))
+        self.advance(int(batch.minute[-1]))
         slot = (batch.minute % MINUTES)[kept := batch.minute > self._newest - MINUTES]
         # As decisions compare: a raw score equal to a point has reached it.
         reached = np.searchsorted(self._points, batch.raw[kept].astype(np.float64), side="right")
         self._raw += _counted(slot, reached, self._raw.shape)
         self._scores += _counted(slot, batch.score[kept], self._scores.shape)
 
-    def _advance(self, minute: int) -> None:
+    def advance(self, minute: int) -> None:
+        """Let time pass; minutes of the gate's clock."""
         if minute - self._newest >= MINUTES:
             self._raw[:], self._scores[:], self._newest = 0, 0, minute
         while self._newest < minute:

@@ -66,14 +66,15 @@ class Suspects:
 
     def follow(self, batch: Batch) -> None:
         """Take note of what was acted on."""
-        self._fade(batch.time // MINUTE_US)
+        self.fade(batch.time // MINUTE_US)
         known, some, acted = self._by_client, batch.some, batch.acted
         if known:
+            weight = len(batch) / len(some)
             for arrival, answer in zip(some.arrivals, some.answers, strict=True):
                 if answer.decision == "allow" and (suspect := known.get(arrival.client)) is not None:
-                    suspect.asked += some.step
+                    suspect.asked += weight
         for arrival, answer in zip(acted.arrivals, acted.answers, strict=True):
-            self._act(arrival, answer, float(acted.step))
+            self._act(arrival, answer, acted.weight)
         if len(known) > self._most:
             kept = nlargest(self._most // 2, known.values(), key=lambda suspect: suspect.acted)
             self._by_client = {suspect.client: suspect for suspect in kept}
@@ -100,8 +101,8 @@ class Suspects:
             suspect.address, suspect.network = event.ip[:TEXT], network_of(event.ip)
             suspect.place = int(arrival.hashes[at.H_ADDRESS])
 
-    def _fade(self, minute: int) -> None:
-        """Let the counts fade once a minute."""
+    def fade(self, minute: int) -> None:
+        """Let the counts fade once a minute; minutes of the gate's clock."""
         passed = minute - self._minute
         if self._minute < 0 or passed <= 0:
             self._minute = max(self._minute, minute)
@@ -117,6 +118,10 @@ class Suspects:
     def of(self, client: str) -> Suspect | None:
         """Return a client, by its 16 hex digits."""
         return self._by_client.get(client)
+
+    def clear(self) -> None:
+        """Forget everybody."""
+        self._by_client.clear()
 
     def forget(self, clients: Collection[str]) -> None:
         """Remove clients, and addresses from which other clients have come."""

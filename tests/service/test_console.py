@@ -92,7 +92,7 @@ def test_it_needs_a_token(judge: Judge) -> None:  # noqa: F811
         Settings(bundle=judge.bundle.path, console=True)
 
 
-@pytest.mark.parametrize("path", ["/console", "/console/clients?client=x", "/console/clients/0123456789abcdef"])
+@pytest.mark.parametrize("path", ["/console", "/console/clients/0123456789abcdef"])
 def test_without_a_session_a_page_leads_to_the_form(app: Service, path: str) -> None:
     answer = client_of(app, follow_redirects=False).get(path)
     assert (answer.status_code, answer.headers["location"]) == (303, "/console/sign-in")
@@ -117,7 +117,7 @@ def test_a_wrong_token_is_refused_and_counted(app: Service) -> None:
 
 
 def test_a_form_from_another_site_is_refused(app: Service) -> None:
-    for path in ("/console/sign-in", "/console/sign-out"):
+    for path in ("/console/sign-in", "/console/sign-out", "/console/clients"):
         answer = client_of(app).post(path, data={"token": TOKEN}, headers={"sec-fetch-site": "cross-site"})
         assert answer.status_code == 403
 
@@ -304,9 +304,38 @@ def test_what_is_older_than_an_hour_is_not_counted(app: Service, moment: Moment)
 
 def test_another_model_begins_anew(app: Service, moment: Moment, judge: Judge) -> None:  # noqa: F811
     decided(app, moment, 20)
-    other = Judge(judge.bundle)
-    app.gate.load(other)
-    assert desk_of(app).scores.budgets()["requests"] == 0
+    desk = desk_of(app)
+    assert desk.shown()["clients"]
+    before = {suspect["client"] for suspect in desk.suspects.top(100)}
+    app.gate.load(Judge(judge.bundle))
+    assert desk.scores.budgets()["requests"] == 0
+    post(client_of(app, headers=BEARER), "/v1/decide", event(ip="198.51.100.9"))
+    app.recent.pass_on()
+    assert not before & {suspect["client"] for suspect in desk.suspects.top(100)}, "scores of two models do not compare"
+    assert not before & {suspect["client"] for suspect in desk.shown()["clients"]}
+    assert not any(map(desk.rows.of, before))
+
+
+def test_time_passes_where_nobody_comes(app: Service, moment: Moment) -> None:
+    decided(app, moment, 50)
+    desk = desk_of(app)
+    acted = desk.suspects.top()[0]["acted"]
+    moment.seconds += 300
+    desk.beat()
+    assert desk.suspects.top()[0]["acted"] <= 0.6 * acted
+    moment.seconds += 3_600
+    desk.beat()
+    assert desk.scores.budgets()["requests"] == 0
+    assert sum(desk.scores.histogram()["hour"]) == 0
+    assert not desk.shown()["clients"]
+
+
+def test_the_mode_is_told_by_route_where_routes_differ(judge: Judge) -> None:  # noqa: F811
+    routes = [{"path": "/v1/*", "mode": "shadow"}]
+    app = service(judge, console=True, token=TOKEN, routes=routes)
+    assert desk_of(app).shown()["mode"] == "mixed"
+    app.gate.mode_override = "shadow"
+    assert desk_of(app).shown()["mode"] == "shadow"
 
 
 # --- clients --------------------------------------------------------------------------------------------------------------
@@ -334,13 +363,13 @@ def test_a_clients_page_has_its_requests_features_and_contributions(
 def test_a_client_is_found_by_address_account_and_id(app: Service, moment: Moment, browser: TestClient) -> None:
     decided(app, moment)
     for name in ("1.2.3.4", "::ffff:1.2.3.4", "a"):
-        found = browser.get("/console/clients", params={"client": name})
+        found = browser.post("/console/clients", data={"client": name})
         assert found.status_code == 303, name
         assert browser.get(found.headers["location"]).status_code == 200
     identity = found.headers["location"].rpartition("/")[2]
-    assert browser.get("/console/clients", params={"client": identity}).headers["location"].endswith(identity)
+    assert browser.post("/console/clients", data={"client": identity}).headers["location"].endswith(identity)
     for nobody in ("8.8.8.8", "", "0" * 16, "<script>"):
-        assert browser.get("/console/clients", params={"client": nobody}).status_code == 404
+        assert browser.post("/console/clients", data={"client": nobody}).status_code == 404
 
 
 def test_nothing_of_prompts_keys_and_accounts_is_shown(app: Service, moment: Moment, browser: TestClient) -> None:
@@ -434,6 +463,34 @@ def test_no_flood_of_clients_makes_it_grow() -> None:
     (campaign,) = suspects.campaigns()
     assert len(campaign["shares"][0]["value"]) <= 80
     assert len(json.dumps([suspects.top(), suspects.campaigns()])) < 20_000
+
+
+def test_counts_of_a_sample_add_up_to_all_that_was_acted_on() -> None:
+    suspects, recent = Suspects(), Recent()
+    recent.followers.append(suspects.follow)
+    row, seen = (
+        np.zeros(len(COLUMN), np.float32),
+        SimpleNamespace(ip="10.0.0.1", path="/", user_agent="a", account=None),
+    )
+
+    def come(count: int, decision: str) -> None:
+        arrivals: Any = [
+            SimpleNamespace(
+                client="00000000000000aa", time=60_000_000, row=row, event=seen, hashes=np.zeros(8, np.uint64)
+            )
+            for _ in range(count)
+        ]
+        answer: Any = SimpleNamespace(decision=decision, raw=1.0, score=1, reasons=("rate",), family=None)
+        recent.answered(arrivals, [answer] * count, Mock())
+
+    for acted, allowed in ((3000, 0), (1, 0), (700, 900), (2, 3)):
+        for count, decision in ((acted, "block"), (allowed, "allow")):
+            if count:
+                come(count, decision)
+        recent.pass_on()
+    (suspect,) = suspects.top()
+    assert suspect["acted"] == suspect["blocked"] == 3703
+    assert suspect["asked"] == pytest.approx(3703 + 903, rel=0.02)
 
 
 def test_what_is_shown_of_paths_and_addresses() -> None:

@@ -78,11 +78,12 @@ def test_a_follower_that_fails_changes_no_answer(judge: Judge) -> None:  # noqa:
     client = client_of(app, headers={"authorization": "Bearer a token that is long"})
     seen: list[int] = []
 
-    def fails(batch: Batch) -> None:
+    def fails(batch: Batch | None) -> None:
         raise RuntimeError("of the test")
 
     app.recent.followers[:] = [fails, lambda batch: seen.append(len(batch))]
+    app.recent.attendants.append(lambda arrivals, answers: fails(None))
     assert post(client, "/v1/decide", event()).status_code == 200
     app.recent.pass_on()
     assert seen == [1], "the others go on"
-    assert "botsieve_follow_failures 1.0" in client.get("/metrics").text
+    assert "botsieve_follow_failures 2.0" in client.get("/metrics").text

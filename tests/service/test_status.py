@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -139,7 +140,7 @@ def test_the_history_outlives_a_restart(judge: Judge, moment: Moment, tmp_path: 
 
 
 def test_it_is_bounded_and_forgets_after_seven_days(tmp_path: Path) -> None:
-    history = History(tmp_path)
+    history = History(tmp_path, 60.0 * MINUTE)
     history.note(MINUTE, BITS["under_attack"])
     for minute in range(MINUTE + 1, MINUTE + MINUTES):
         history.note(minute, 0)
@@ -159,9 +160,34 @@ def test_it_is_bounded_and_forgets_after_seven_days(tmp_path: Path) -> None:
 )
 def test_a_damaged_history_begins_anew(tmp_path: Path, content: bytes) -> None:
     (tmp_path / FILE).write_bytes(content)
-    history = History(tmp_path)
+    history = History(tmp_path, 60.0 * MINUTE)
     assert history.newest == 0
     assert set(history.minutes) == {UNKNOWN}
+    assert (tmp_path / "status.damaged").read_bytes() == content, "it is put aside"
+
+
+def test_a_history_from_the_future_begins_anew(tmp_path: Path) -> None:
+    history = History(tmp_path, 60.0 * MINUTE)
+    history.note(MINUTE, 0)
+    history.write(history.content())
+    assert History(tmp_path, 60.0 * (MINUTE - 100)).newest == MINUTE
+    again = History(tmp_path, 60.0 * (MINUTE - 2000))
+    assert again.newest == 0
+    assert again.note(MINUTE - 2000, 0), "or nothing could be added before that day"
+
+
+def test_an_attack_that_ends_in_silence_ends(judge: Judge, moment: Moment) -> None:  # noqa: F811
+    app, status = made(judge, moment)
+    post(client_of(app), "/v1/decide", event())
+    watch = app.observer.watch
+    watch.situation.verdict = dataclasses.replace(watch.situation.verdict, state="attack", rule=2)
+    watch.situation._usual[:40], watch.situation._kept = 1.0, 40
+    assert status.states() == ["under_attack"]
+    for _ in range(60):
+        moment.seconds += 60
+        for beat in app.recent.beats:
+            beat()
+    assert status.states() == []
 
 
 def test_many_who_ask_cost_one_answer(judge: Judge, moment: Moment, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

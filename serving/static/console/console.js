@@ -4,7 +4,9 @@ import { ratesChart, scoresChart } from "./charts.js";
 const WINDOW_S = 300;
 const RECENT_S = 10;
 const BUDGETS_MS = 10_000;
+const SILENT_MS = 5_000;
 const STATES = { calm: "Calm", surge: "Surge of people", attack: "Under attack", unsure: "Unsure" };
+const MODES = { shadow: "shadow: enforces nothing", enforce: "enforcing", mixed: "enforcing on some routes" };
 const DRIFT = { steady: "steady", watch: "watch", drift: "drift", unresolved: "unresolved" };
 
 const $ = (id) => document.getElementById(id);
@@ -22,6 +24,8 @@ function say(id, text) {
 }
 
 let paused = false;
+let stream = null;
+let heard = 0;
 let seconds = [];
 let rates = null;
 let scores = null;
@@ -64,7 +68,7 @@ function showTiles(now) {
   say("apart-of", challenger === null ? "no challenger is loaded" : `${whole.format(challenger.apart)} of ${whole.format(challenger.compared)}`);
   say("drift", now.drift.known ? DRIFT[now.drift.verdict] : "not yet");
   say("drift-of", `${whole.format(now.drift.clients)} clients`);
-  say("mode", now.mode === "shadow" ? "shadow: enforces nothing" : "enforcing");
+  say("mode", MODES[now.mode] ?? now.mode);
   $("warming").hidden = !now.warming_up;
 }
 
@@ -100,13 +104,17 @@ function list(lines) {
   return made;
 }
 
-// Rows are made anew, unless somebody is in the table with the keyboard or the mouse: nothing may move under them.
-function fill(id, rows) {
-  const table = $(id);
-  $(`no-${id}`).hidden = rows.length > 0;
-  table.hidden = rows.length === 0;
-  if (table.matches(":focus-within, :hover") && rows.length) return;
-  table.tBodies[0].replaceChildren(...rows.map((cells) => {
+// Where a finger has tapped, some browsers say for ever that it hovers.
+const INSIDE = matchMedia("(hover: hover)").matches ? ":focus-within, :hover" : ":focus-within";
+
+// Rows are made anew only where something has changed, and not while somebody is in the table with the keyboard or the mouse.
+function fill(id, content, cellsOf) {
+  const [table, none, key] = [$(id), $(`no-${id}`), JSON.stringify(content)];
+  if (table.dataset.key === key || table.matches(INSIDE)) return;
+  table.dataset.key = key;
+  if (none) none.hidden = content.length > 0;
+  table.hidden = content.length === 0;
+  table.tBodies[0].replaceChildren(...content.map(cellsOf).map((cells) => {
     const row = document.createElement("tr");
     row.append(...cells);
     return row;
@@ -114,7 +122,7 @@ function fill(id, rows) {
 }
 
 function showClients(clients) {
-  fill("clients", clients.map((one) => {
+  fill("clients", clients, (one) => {
     const link = document.createElement("a");
     link.href = `/console/clients/${one.client}`;
     link.textContent = one.kind === "address" && one.address ? one.address : `${one.kind} ${one.client}`;
@@ -127,20 +135,20 @@ function showClients(clients) {
       cell("Family", words(one.family)),
       cell("Reasons", one.reasons.map(words).join(", "), "long"),
     ];
-  }));
+  });
 }
 
 // What hardly any of them share says nothing but how many there are.
 const shared = (mark) => (mark.share >= 0.1 ? `${share(mark.share)} ${mark.what} ${mark.value}` : `${whole.format(mark.values)} ${mark.what}s`);
 
 function showCampaigns(campaigns) {
-  fill("campaigns", campaigns.map((one) => [
+  fill("campaigns", campaigns, (one) => [
     cell("Family", words(one.family), "wrap", "th"),
     cell("Clients", whole.format(one.clients), "n"),
     cell("Acted on", count(one.acted), "n"),
     cell("Reasons", one.reasons.map(words).join(", "), "long"),
     cell("Shared", list(one.shares.map(shared)), "long wrap"),
-  ]));
+  ]);
 }
 
 function showScores(histogram) {
@@ -161,18 +169,20 @@ function showDrift(drift) {
   say("drift-say", drift.known
     ? `Verdict: ${DRIFT[drift.verdict]}, from ${whole.format(drift.clients)} clients of about a day. The index is the population stability index; only beyond what chance could make does it count.`
     : `Nothing is said yet: it takes an hour after an empty start, twenty clients or more, and a bundle with reference histograms. ${whole.format(drift.clients)} clients have been counted.`);
-  $("drift-table").hidden = !drift.known;
-  $("drift-table").tBodies[0].replaceChildren(...drift.features.map((one) => {
-    const row = document.createElement("tr");
-    row.append(
-      cell("Feature", one.name, "wrap", "th"), cell("What it is", one.meaning, "long"), cell("Index", one.psi.toFixed(3), "n"),
-      cell("Chance could make", one.limit.toFixed(3), "n"), cell("State", one.state),
-    );
-    return row;
-  }));
+  fill("drifting", drift.known ? drift.features : [], (one) => [
+    cell("Feature", one.name, "wrap", "th"), cell("What it is", one.meaning, "long"), cell("Index", one.psi.toFixed(3), "n"),
+    cell("Chance could make", one.limit.toFixed(3), "n"), cell("State", one.state),
+  ]);
+}
+
+// The badge says what is so: a stream can be silent without being closed.
+function showLink() {
+  const lost = stream.readyState !== EventSource.OPEN || Date.now() - heard > SILENT_MS;
+  say("link", lost ? "connection lost, trying again" : paused ? "paused" : "live");
 }
 
 function show(now) {
+  heard = Date.now();
   if (now.second !== null && now.second[0] !== seconds.at(-1)?.[0]) seconds = [...seconds, now.second].slice(-900);
   if (paused) return;
   showVerdict(now.situation);
@@ -187,12 +197,14 @@ function show(now) {
 }
 
 function follow() {
-  const stream = new EventSource("/console/events");
-  stream.addEventListener("open", () => say("link", "live"));
+  stream?.close();
+  stream = new EventSource("/console/events");
+  heard = Date.now();
+  stream.addEventListener("open", showLink);
   stream.addEventListener("history", ({ data }) => { seconds = JSON.parse(data); });
   stream.addEventListener("now", ({ data }) => show(JSON.parse(data)));
   stream.addEventListener("error", () => {
-    say("link", "connection lost, trying again");
+    showLink();
     if (stream.readyState === EventSource.CLOSED) setTimeout(resume, 3000);
   });
 }
@@ -276,9 +288,13 @@ for (const slider of Object.values(sliders)) {
 $("pause").addEventListener("click", () => {
   paused = !paused;
   $("pause").setAttribute("aria-pressed", String(paused));
-  say("link", paused ? "paused" : "live");
+  showLink();
 });
 
 follow();
 loadBudgets();
 setInterval(loadBudgets, BUDGETS_MS);
+setInterval(() => {
+  if (stream.readyState === EventSource.OPEN && Date.now() - heard > SILENT_MS) follow();
+  showLink();
+}, SILENT_MS);
