@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,9 @@ from classifier.evaluation.bystanders import Planted
 from classifier.evaluation.judging import Parts
 from classifier.evaluation.recall import RATES, Recalls
 from classifier.evaluation.requests import Requests
+from classifier.model.group_limit import LIMITS
 from classifier.model.ranking import highest
 from classifier.policy import Budgets, legitimate_curve
-
-LIMITS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, math.inf)
-"""In log odds; 0 is no group part at all. More of them than training tries."""
 
 
 def over_limits(validation: Requests, parts: Parts, planted: Planted, planted_parts: Parts) -> list[dict[str, Any]]:
@@ -27,7 +24,7 @@ def over_limits(validation: Requests, parts: Parts, planted: Planted, planted_pa
     clients, malicious = validation.clients, validation.malicious
     neighbour = planted.neighbour[validation.row]
     found = []
-    for limit in LIMITS:
+    for limit in (0.0, *LIMITS):
         raw, changed = parts.raw(limit), planted_parts.raw(limit)
         recalls = Recalls(highest(raw, validation.client, len(clients)), clients, RATES, 0)
         curve = legitimate_curve(raw[~malicious], validation.key[~malicious], Budgets())
