@@ -74,19 +74,27 @@ def read_log(
 
 
 def simulate(
-    *, duration_s: float = 6 * 3600, clients: int = 400, attacks: str | Sequence[str] = "all", seed: int = 0
+    *,
+    duration_s: float = 6 * 3600,
+    clients: int = 400,
+    attacks: str | Sequence[str] = "all",
+    hard: bool = True,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Simulate the labelled log of an inference service, as `botsieve simulate` does.
 
-    `attacks` are names of families, "all" or "none". The same seed gives the same log.
+    `attacks` are names of families, "all" or "none"; `family:grade` asks for one grade alone. Without `hard`, the legitimate
+    clients that look bad are left out: with them it takes thousands of clients to learn from. The same seed gives the same log.
 
     >>> events = simulate(duration_s=600, clients=20, attacks=["slow_botnet"], seed=1)
     >>> sorted(events.loc[events["malicious"], "family"].unique())
     ['slow_botnet']
     """
     from classifier.traffic import simulate as generate
+    from classifier.traffic.legitimate import KINDS, ORDINARY
 
-    return _frame_of(generate(duration_s=duration_s, clients=clients, attacks=attacks, seed=seed))
+    kinds = tuple(KINDS) if hard else ORDINARY
+    return _frame_of(generate(duration_s=duration_s, clients=clients, attacks=attacks, seed=seed, kinds=kinds))
 
 
 def inject(log: Log, attacks: str | Sequence[str] = "all", *, seed: int = 0) -> pd.DataFrame:
