@@ -23,7 +23,6 @@ from prometheus_client.registry import Collector
 
 from classifier.errors import BundleError
 from classifier.events import MICROSECONDS
-from classifier.features import layout as at
 from classifier.features.spec import COLUMN, FEATURES
 from classifier.model.histograms import RAW, REFERENCE_FILE, Histogram, read_reference
 from classifier.model.judge import Judge
@@ -140,12 +139,12 @@ class Drift(Collector):
             return
         acted = np.float32(min(gate.thresholds.challenge, gate.thresholds.block))
         some, all_spared = batch.some, int(np.count_nonzero(batch.raw < acted))
-        raw = np.array([answer.raw for answer in some.answers], np.float32)
+        raw = some.raw
         spared = np.flatnonzero(raw < acted)
         if not len(spared):
             return
         chosen = spared[np.unique(np.linspace(0, len(spared) - 1, min(len(spared), SAMPLE)).astype(np.intp))]
-        clients = [int(some.arrivals[place].hashes[at.H_CLIENT]) for place in chosen]
+        clients = some.client[chosen].tolist()
         window.count(batch.time // HOUR_US, some.rows(chosen.tolist()), raw[chosen], clients, all_spared / len(chosen))
 
     def _current(self) -> Window | None:

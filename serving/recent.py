@@ -74,6 +74,11 @@ class Sample:
         """Keyed hashes of their clients, uint64[n]. There must be some."""
         return np.array([arrival.hashes[at.H_CLIENT] for arrival in self.arrivals], np.uint64)
 
+    @property
+    def raw(self) -> npt.NDArray[np.float32]:
+        """Their raw scores, float32[n]."""
+        return np.array([answer.raw for answer in self.answers], np.float32)
+
     def rows(self, places: Sequence[int]) -> npt.NDArray[np.float32]:
         """Return the feature rows of some of them, float32[len(places), features]. `places` must not be empty."""
         return np.concatenate([self.arrivals[place].row for place in places]).reshape(len(places), -1)

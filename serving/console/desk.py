@@ -75,7 +75,6 @@ class Desk:
 
     def tick(self) -> None:
         """End a second, and tell it to whoever follows."""
-        self._recent.pass_on()
         self.figures.tick()
         if not self._streams:
             return

@@ -34,14 +34,14 @@ class NewestRows:
     def follow(self, batch: Batch) -> None:
         """Keep the newest row of each client; in a flood, of some clients."""
         some = batch.some
-        client, raw = some.client, [answer.raw for answer in some.answers]
+        client = some.client
         seat = (client % np.uint64(len(self._taken))).astype(np.intp)
         # The newest of each seat: the first one from behind.
         seats, behind = np.unique(seat[::-1], return_index=True)
         places = len(some) - 1 - behind
         self._rows[seats] = some.rows(places.tolist())
         self._client[seats], self._taken[seats] = client[places], True
-        self._raw[seats] = np.array(raw, np.float32)[places]
+        self._raw[seats] = some.raw[places]
         self._time[seats] = np.array([arrival.time for arrival in some.arrivals])[places]
 
     def of(self, client: str) -> Row | None:
