@@ -61,6 +61,9 @@ def _show(found: Drift) -> None:
     for window in (found.whole, *found.days):
         windows.add_row(*_cells(window))
     OUTPUT.print(windows)
+    lost = dict.fromkeys(name for window in (found.whole, *found.days) for name in window.lost)
+    if lost:
+        OUTPUT.print(f"No request has this any more, on a whole day or longer: {', '.join(lost)}.")
     far = [each for each in found.whole.features if each.counts and each.state in ("drifted", "moved")]
     for day in found.days:
         known = {each.name for each in far}

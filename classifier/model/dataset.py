@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -166,14 +167,14 @@ def _hide(table: pa.Table, names: Sequence[str]) -> pa.Table:
     return table
 
 
-def fields_seen(source: Source) -> tuple[str, ...]:
-    """Return the event fields that have a value anywhere in the log."""
-    seen: set[str] = set()
+def fields_seen(source: Source) -> dict[str, float]:
+    """Return the event fields that have a value anywhere in the log, and in which share of its events."""
+    seen: Counter[str] = Counter()
     for table in source():
-        seen |= {name for name in table.column_names if table.column(name).null_count < table.num_rows}
-    if "prompt_length" in seen:
-        seen.add("prompt")
-    return tuple(name for name in EVENT_SCHEMA.names if name in seen)
+        seen.update({name: table.num_rows - table.column(name).null_count for name in table.column_names})
+        seen["events"] += table.num_rows
+    seen["prompt"] = max(seen["prompt"], seen["prompt_length"])
+    return {name: seen[name] / seen["events"] for name in EVENT_SCHEMA.names if seen[name]}
 
 
 def route_views(

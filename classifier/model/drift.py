@@ -9,14 +9,16 @@ a scaled chi-square, matched by its mean and degrees, at `LEVEL`). Where even 0.
 within that, the feature is *unresolved*: the log has too few clients to tell.
 
 Rows are weighed as in training (a client with n requests by sqrt(n), thinned likewise). Requests that are labelled malicious
-or that the model itself acts on are left out and counted: an attack is not drift. The verdict counts the raw score and what
-clients do themselves. Features of groups (addresses, networks, libraries, everyone) are shown and do not count, since a log
-holds many requests and few groups; nor do those that grow with the length of a log (age of the profile, requests seen).
+or that the model itself acts on are left out and counted: an attack is not drift. The verdict counts what clients do
+themselves, and a raw score that has risen (`stability.compared`). Features of groups (addresses, networks, libraries,
+everyone) are shown and do not count, since a log holds many requests and few groups; nor do those that grow with the length
+of a log (age of the profile, requests seen). A field that most requests of training had and a stretch has not alarms
+at once: features that remember for days show that late.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,7 +33,7 @@ from classifier.features.spec import COLUMN, FEATURES
 from classifier.features.stream import feature_chunks
 from classifier.model.apply import Model
 from classifier.model.dataset import GROWN_PER_CLIENT, WARM_UP_SHARE
-from classifier.model.histograms import RAW, Clusters, Floats, Histogram, histogram, read_reference
+from classifier.model.histograms import RAW, Clusters, Floats, Histogram, histogram, read_fields, read_reference
 from classifier.model.stability import (
     DRIFTED,
     LEVEL,
@@ -45,11 +47,19 @@ from classifier.model.stability import (
 )
 
 DAY = 86_400 * MICROSECONDS
+USUAL = 0.5
+"""Share of training's requests from which a field is usual, so that its absence from a whole day is no chance."""
+FEWEST_CLIENTS = 10
+"""Clients of a stretch from which the absence of a field is more than one client's way."""
+LABELS = ("malicious", "family")
 
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of the log: Unix seconds, rows and clients measured, acted on, the verdict, and every feature."""
+    """A stretch of the log: Unix seconds, rows and clients measured, acted on, the verdict, and every feature.
+
+    `lost` are the event fields that most requests of training had and none of this stretch has.
+    """
 
     start: float
     end: float
@@ -58,6 +68,7 @@ class Window:
     acted_on: int
     verdict: Verdict
     features: tuple[FeatureDrift, ...]
+    lost: tuple[str, ...]
 
     @property
     def raw(self) -> FeatureDrift:
@@ -94,16 +105,25 @@ class Drift:
         }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Before:
+    """What training's traffic was: histograms by feature, and the event fields that most of its requests had."""
+
+    histograms: Mapping[str, Histogram]
+    usual: Sequence[str]
+
+
 def measure_drift(model: Model, tables: Iterable[pa.Table], *, threads: int = 1) -> Drift:
     """Compare a log with the traffic a bundle was trained on.
 
     The first stretch of the log, in which nobody is known yet, is left out as in training. Raises InputError where
     nothing is left, BundleError for a bundle without histograms.
     """
-    rows = _collect(model, tables, threads)
-    histograms = read_reference(model.bundle)
-    whole = _window(rows, np.ones(len(rows.time), bool), histograms)
-    days = _days(rows, histograms)
+    usual = [name for name, share in read_fields(model.bundle).items() if share >= USUAL and name not in LABELS]
+    rows = _collect(model, tables, threads, usual)
+    before = _Before(read_reference(model.bundle), usual)
+    whole = _window(rows, np.ones(len(rows.time), bool), before)
+    days = _days(rows, before)
     order: tuple[Verdict, ...] = ("unresolved", "steady", "watch", "drift")
     return Drift(max((w.verdict for w in (whole, *days)), key=order.index), whole, tuple(days))
 
@@ -116,9 +136,10 @@ class _Rows:
     key: npt.NDArray[np.uint64]
     stands_for: Floats
     acted_on: npt.NDArray[np.bool_]
+    has: npt.NDArray[np.bool_]
 
 
-def _collect(model: Model, tables: Iterable[pa.Table], threads: int) -> _Rows:
+def _collect(model: Model, tables: Iterable[pa.Table], threads: int, usual: Sequence[str]) -> _Rows:
     rng = np.random.default_rng(0)
     parts: list[_Rows] = []
     for chunk in feature_chunks(tables, sizes=model.sizes, threads=threads, prompts=model.prompts):
@@ -129,7 +150,9 @@ def _collect(model: Model, tables: Iterable[pa.Table], threads: int) -> _Rows:
         acted_on = np.array([label is True for label in malicious], bool)
         acted_on |= raw >= np.float32(min(model.thresholds.challenge, model.thresholds.block))
         time = chunk.events.column("time").to_numpy()[at]
-        parts.append(_Rows(chunk.rows[at], raw, time, chunk.client[at], seen[at], acted_on))
+        columns = [_has(chunk.events, name)[at] for name in usual]
+        has = np.stack(columns, axis=1) if columns else np.empty((len(at), 0), bool)
+        parts.append(_Rows(chunk.rows[at], raw, time, chunk.client[at], seen[at], acted_on, has))
     if not parts:
         raise InputError("the log holds no requests")
     rows = _Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in _Rows.__annotations__))
@@ -141,7 +164,16 @@ def _collect(model: Model, tables: Iterable[pa.Table], threads: int) -> _Rows:
     return rows
 
 
-def _days(rows: _Rows, histograms: Mapping[str, Histogram]) -> list[Window]:
+def _has(events: pa.Table, name: str) -> npt.NDArray[np.bool_]:
+    """Return which events have a field, bool[n]; a journal keeps the length of a prompt in its place."""
+    names = [each for each in (name, *(("prompt_length",) if name == "prompt" else ())) if each in events.column_names]
+    has = np.zeros(events.num_rows, bool)
+    for each in names:
+        has |= events.column(each).is_valid().to_numpy()
+    return has
+
+
+def _days(rows: _Rows, before: _Before) -> list[Window]:
     """Return a window for each day since the log began; of a log of a day or less, none. A rest joins the day before."""
     begin, end = int(rows.time.min()), int(rows.time.max())
     count = max(round((end - begin) / DAY), 1)
@@ -149,25 +181,32 @@ def _days(rows: _Rows, histograms: Mapping[str, Histogram]) -> list[Window]:
         return []
     day = np.minimum((rows.time - begin) // DAY, count - 1)
     inside = (day == number for number in range(count))
-    return [_window(rows, mask, histograms) for mask in inside if (mask & ~rows.acted_on).any()]
+    return [_window(rows, mask, before) for mask in inside if (mask & ~rows.acted_on).any()]
 
 
-def _window(rows: _Rows, inside: npt.NDArray[np.bool_], histograms: Mapping[str, Histogram]) -> Window:
+def _window(rows: _Rows, inside: npt.NDArray[np.bool_], before: _Before) -> Window:
     kept = inside & ~rows.acted_on
     clusters = Clusters.of(rows.key[kept], rows.time[kept], rows.stands_for[kept])
     values = rows.rows[kept]
     features = tuple(
         compared(
-            name, before, histogram(rows.raw[kept] if name == RAW else values[:, COLUMN[name]], before.edges, clusters)
+            name, each, histogram(rows.raw[kept] if name == RAW else values[:, COLUMN[name]], each.edges, clusters)
         )
-        for name, before in sorted(histograms.items(), key=lambda item: item[0] == RAW)
+        for name, each in sorted(before.histograms.items(), key=lambda item: item[0] == RAW)
+    )
+    clients = int(clusters.client.max()) + 1
+    lost = tuple(
+        name
+        for name, some in zip(before.usual, np.any(rows.has[kept], axis=0).tolist(), strict=True)
+        if not some and clients >= FEWEST_CLIENTS
     )
     return Window(
         start=float(rows.time[inside].min()) / MICROSECONDS,
         end=float(rows.time[inside].max()) / MICROSECONDS,
         requests=round(float(rows.stands_for[kept].sum())),
-        clients=int(clusters.client.max()) + 1,
+        clients=clients,
         acted_on=round(float(rows.stands_for[inside & rows.acted_on].sum())),
-        verdict=verdict_on(features),
+        verdict="drift" if lost else verdict_on(features),
         features=features,
+        lost=lost,
     )

@@ -138,7 +138,7 @@ def chance_limit(expected: float, degrees: float, level: float) -> float:
 def read_reference(bundle: Bundle) -> dict[str, Histogram]:
     """Return the histograms of a bundle by feature name, and that of `RAW`. Raises BundleError where there are none."""
     try:
-        content: Mapping[str, Any] = json.loads(bundle.read(REFERENCE_FILE))["features"]
+        content: Mapping[str, Any] = _reference(bundle)["features"]
         return {
             name: Histogram(
                 np.array(entry["edges"], np.float64), np.array([*entry["shares"], entry["missing"]], np.float64),
@@ -147,6 +147,21 @@ def read_reference(bundle: Bundle) -> dict[str, Histogram]:
             for name, entry in content.items()
         }  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(
-            f"{REFERENCE_FILE} of the bundle {bundle.path} is of another version; train it again"
-        ) from error
+        raise _other_version(bundle) from error
+
+
+def read_fields(bundle: Bundle) -> dict[str, float]:
+    """Return which share of training's events had each event field; of a bundle that does not say, nothing."""
+    try:
+        return {str(name): float(share) for name, share in _reference(bundle).get("fields", {}).items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise _other_version(bundle) from error
+
+
+def _reference(bundle: Bundle) -> Mapping[str, Any]:
+    content: Mapping[str, Any] = json.loads(bundle.read(REFERENCE_FILE))
+    return content
+
+
+def _other_version(bundle: Bundle) -> BundleError:
+    return BundleError(f"{REFERENCE_FILE} of the bundle {bundle.path} is of another version; train it again")

@@ -158,7 +158,7 @@ def train_bundle(
     seen = fields_seen(source)
     with_settings = {"sizes": sizes, "threads": options.threads, "secret": None, "seed": options.seed}
     data = build(source, **with_settings)  # type: ignore[arg-type]
-    views = route_views(source, seen, **with_settings) if options.routes else []  # type: ignore[arg-type]
+    views = route_views(source, tuple(seen), **with_settings) if options.routes else []  # type: ignore[arg-type]
     if again is not None:
         data = _more_attackers(data, again, lambda more: build(more, **with_settings))  # type: ignore[arg-type]
     after_reading()
@@ -212,7 +212,7 @@ def _more_attackers(data: Dataset, weaving: Callable[[int], Source], built: Call
 
 
 def _finish(
-    options: TrainOptions, data: Dataset, trained: Trained, sizes: Tables, seen: tuple[str, ...], tell: Teller
+    options: TrainOptions, data: Dataset, trained: Trained, sizes: Tables, seen: dict[str, float], tell: Teller
 ) -> Bundle:
     rows = np.ascontiguousarray(data.rows[:, trained.columns])
     rng = np.random.default_rng(options.seed)
@@ -227,7 +227,7 @@ def _finish(
     names = [FEATURES[column].reason for column in trained.columns]
     called: dict[str, int] = {}
     metrics, page = None, "<!doctype html><title>botsieve</title><p>No held-out requests to evaluate on.</p>"
-    manifest = _manifest(options, data, trained, sizes, seen, forest.n_trees)
+    manifest = _manifest(options, data, trained, sizes, tuple(seen), forest.n_trees)
     if test.malicious.any() and not test.malicious.all():
         frame = test.frame()
         frame["raw"] = trained.boosters.raw(np.ascontiguousarray(rows[trained.split.test]), trained.clip).astype(
@@ -253,7 +253,7 @@ def _finish(
     files: dict[str, bytes | Path] = {
         **graphs.files(),
         PROMPT_FILE: shipped_bytes(),
-        "reference.json": reference_histograms(data, trained),
+        "reference.json": reference_histograms(data, trained, seen),
         "report.html": page.encode("utf-8", errors="backslashreplace"),
     }
     if families is not None:

@@ -7,6 +7,7 @@ a heavy tenant's habits are not taken for everybody's. Bins are deciles under th
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,10 @@ from classifier.model.histograms import BINS, RAW, Clusters, Histogram, deciles,
 from classifier.model.train import Trained
 
 
-def reference_histograms(data: Dataset, trained: Trained) -> bytes:
+def reference_histograms(data: Dataset, trained: Trained, seen: Mapping[str, float]) -> bytes:
     """Return `reference.json`: for each feature and the raw score, bin edges, shares, the share of NaN, and the noise.
+
+    `seen` is the share of events that have each event field (`dataset.fields_seen`); it is kept beside them.
 
     Features are those of all legitimate rows; the raw score is that of the training part by models that never saw the
     client, since a forest scores what it was grown on too well. Those models are not quite the final one: how far its scores
@@ -41,7 +44,8 @@ def reference_histograms(data: Dataset, trained: Trained) -> bytes:
         beyond_chance = stability_index(measured.shares, other.shares) - measured.noise - other.noise
         measured = replace(measured, noise=measured.noise + max(beyond_chance, 0.0))
     content[RAW] = _as_json(measured)
-    return json.dumps({"bins": BINS, "clients": int(clusters.client.max()) + 1, "features": content}).encode()
+    counted = {"bins": BINS, "clients": int(clusters.client.max()) + 1, "fields": seen, "features": content}
+    return json.dumps(counted).encode()
 
 
 def _measured(values: npt.NDArray[np.floating[Any]], clusters: Clusters) -> Histogram:

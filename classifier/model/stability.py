@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from classifier.features.spec import FEATURES
-from classifier.model.histograms import RAW, Histogram, chance_limit, stability_index
+from classifier.model.histograms import RAW, Floats, Histogram, chance_limit, stability_index
 
 State = Literal["steady", "moved", "drifted", "unresolved"]
 Verdict = Literal["steady", "watch", "drift", "unresolved"]
@@ -37,8 +39,8 @@ class FeatureDrift:
     """One feature (or `raw`): its index, what chance explains of it, and what that makes of it.
 
     `expected` is the index to be expected of chance alone, `limit` that which chance exceeds once in 1 / `LEVEL` times.
-    `counts` is true for `COUNTED`. `before` and `now` are the shares of the bins between `edges`, and last of missing
-    values, in training and in this window.
+    `counts` is true for `COUNTED`, but for a raw score that does not rise (see `compared`). `before` and `now` are the shares
+    of the bins between `edges`, and last of missing values, in training and in this window.
     """
 
     name: str
@@ -54,7 +56,12 @@ class FeatureDrift:
 
 
 def compared(name: str, before: Histogram, now: Histogram) -> FeatureDrift:
-    """Compare a histogram with that of training; both have the same edges."""
+    """Compare a histogram with that of training; both have the same edges.
+
+    The raw score counts only where it rises. Training's are those of models that never saw the client; the model in use has
+    learnt from more clients, and from those that come again, so that legitimate requests score lower although nothing
+    has changed.
+    """
     psi = stability_index(before.shares, now.shares)
     expected, degrees = before.noise + now.noise, min(before.degrees, now.degrees)
     limit = chance_limit(expected, degrees, LEVEL)
@@ -64,21 +71,27 @@ def compared(name: str, before: Histogram, now: Histogram) -> FeatureDrift:
         state = "unresolved" if limit >= DRIFTED else "steady"
     else:
         state = "drifted" if psi >= DRIFTED else "moved"
+    counts = name in COUNTED and (name != RAW or _mean_bin(now.shares) > _mean_bin(before.shares))
     return FeatureDrift(
-        name, psi, expected, degrees, limit, state, name in COUNTED,
+        name, psi, expected, degrees, limit, state, counts,
         tuple(before.edges.tolist()), tuple(before.shares.tolist()), tuple(now.shares.tolist()),
     )  # fmt: skip
 
 
+def _mean_bin(shares: Floats) -> float:
+    """Return the mean number of the bin that a value lies in: what a shift upwards raises. The score is never missing."""
+    return float(shares[:-1] @ np.arange(len(shares) - 1))
+
+
 def verdict_on(features: Sequence[FeatureDrift]) -> Verdict:
-    """Alarm where the raw score, which stands last, has drifted, or `ALARM` features, or one by `FAR`; watch for less."""
+    """Alarm where the raw score, which stands last, has risen, or `ALARM` features drifted, or one by `FAR`; watch for less."""
     counting = [each for each in features if each.counts]
     drifted = [each for each in counting if each.state == "drifted"]
-    raw = features[-1]
+    score: State = features[-1].state if features[-1].counts else "steady"
     far = any(each.psi > FAR * each.limit for each in drifted)
-    if raw.state == "drifted" or far or len(drifted) >= ALARM:
+    if score == "drifted" or far or len(drifted) >= ALARM:
         return "drift"
-    if drifted or raw.state == "moved":
+    if drifted or score == "moved":
         return "watch"
     unresolved = sum(each.state == "unresolved" for each in counting)
-    return "unresolved" if raw.state == "unresolved" or unresolved > len(counting) / 2 else "steady"
+    return "unresolved" if score == "unresolved" or unresolved > len(counting) / 2 else "steady"

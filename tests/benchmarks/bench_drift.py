@@ -1,7 +1,8 @@
 """Drift: ten ordinary weeks, each of other clients than those trained on, and changes planted on the fourth day of a week.
 
-Trains on one simulated week with attacks in it. A row a week: the verdict, and on each day how many features had drifted. An
-alarm in an ordinary week is a false one; a planted change should raise one on day 4.
+Trains on one simulated week with attacks in it, and judges weeks without attackers, weeks with other attackers, and weeks with
+a change. A row a week: the verdict, and on each day how many features had drifted. An alarm in an ordinary week is a false
+one; a planted change should raise one on day 4.
 """
 
 from __future__ import annotations
@@ -60,8 +61,9 @@ def main() -> None:
         print("| week | requests | clients | verdict | features drifted, day 1 to 7 | days of alarm |")
         print("|---|---|---|---|---|---|")
         for seed in range(1, options.weeks + 1):
+            show(f"{seed}, with attackers", model, simulate(**span, attacks="all", seed=seed))
             events = simulate(**span, attacks="none", seed=seed)
-            show(f"ordinary {seed}", model, events)
+            show(f"{seed}, without", model, events)
         for name, changed in planted(events):
             show(name, model, changed)
 
