@@ -297,21 +297,28 @@ ALLOW_LIST, DENY_LIST, LOAD, REGISTRATION = "allow_list", "deny_list", "load", "
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """How budgets widen under load: from `begins` (a load), up to `budget` at load 1 for the most expensive requests."""
+    """How budgets widen under load: from `begins` (a load) up to `budget` at load 1; 1 challenges whoever is not known."""
 
     begins: float = 0.7
-    budget: float = 0.05
+    budget: float = 1.0
 
     def share(self, base: float, load: float, cost: float) -> float:
         """Return the challenge budget at a load for a request of this relative cost, never below `base`.
 
-        It moves from `base` to `budget` in equal factors: all the way at load 1 for a request of a hundred times the
-        typical cost, half of it for a typical one, not at all for one of a hundredth.
+        It moves from `base` to `budget` in equal factors: all the way at load 1 for a request of typical cost, sooner for
+        one that costs more (one of a hundred times the cost at two thirds of the way), half of it for one of a hundredth.
         """
         load = min(max((load - self.begins) / (1.0 - self.begins), 0.0), 1.0)
-        weight = min(max(0.5 + math.log10(max(cost, 1e-9)) / 4.0, 0.0), 1.0)
-        steps = round(_STEPS * load * weight)
-        return base * float((max(self.budget, base) / base) ** (steps / _STEPS))
+        weight = min(max(1.0 + math.log10(max(cost, 1e-9)) / 4.0, 0.5), 1.5)
+        return self.at(base, round(_STEPS * min(load * weight, 1.0)))
+
+    def at(self, base: float, step: int) -> float:
+        """Return the challenge budget after so many of `_STEPS` steps from `base`."""
+        return base * float((max(self.budget, base) / base) ** (step / _STEPS))
+
+    def weights(self, cost: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return how fast requests of these relative costs go that way, float64[n] in [0.5, 1.5]; a typical one at 1."""
+        return np.clip(1.0 + np.log10(np.maximum(cost, 1e-9)) / 4.0, 0.5, 1.5)
 
 
 _STEPS = 64
@@ -332,7 +339,7 @@ class Policy:
     ) -> None:
         """`budget` is the challenge budget that `calm` was chosen for, `curve` the legitimate scores to widen it on."""
         self.calm, self.registration = calm, registration or calm
-        self._budget, self._curve, self._pressure = budget, curve, pressure or Pressure()
+        self._budget, self._curve, self.pressure = budget, curve, pressure or Pressure()
         self._widened: dict[float, float] = {}
 
     def decide(self, raw: float, probability: float, about: Circumstances = CALM) -> tuple[Decision, tuple[str, ...]]:
@@ -357,11 +364,16 @@ class Policy:
             harsher = about.registration and decide(raw, probability, self.calm).decision != decision.decision
             return decision, (REGISTRATION,) if harsher else ()
         # 3
-        if about.known or about.load <= self._pressure.begins:
+        if about.known or about.load <= self.pressure.begins:
             return decision, ()
-        if raw >= self._threshold(self._pressure.share(self._budget, about.load, about.cost) if self._budget else 0.0):
+        if raw >= self._threshold(self.pressure.share(self._budget, about.load, about.cost) if self._budget else 0.0):
             return Decision("challenge", decision.score), (LOAD,)
         return decision, ()
+
+    def widened(self) -> npt.NDArray[np.float32]:
+        """Return the challenge thresholds of step 3, float32[steps + 1], from no load on to the widest budget."""
+        budgets = [self.pressure.at(self._budget, step) if self._budget else 0.0 for step in range(_STEPS + 1)]
+        return np.array([self._threshold(budget) for budget in budgets], np.float32)
 
     def _threshold(self, budget: float) -> float:
         found = self._widened.get(budget)

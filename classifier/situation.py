@@ -9,17 +9,18 @@ The verdict, by rules in this order:
 
 1. `unsure` while fewer than 30 minutes have been seen: there is no usual minute yet.
 2. `attack` when requests that score like attackers' (at or above the challenge threshold) make up 10 % of all and are more than
-   six deviations above the usual, and without the busiest client among them still 5 %, from three clients or more.
+   six deviations above the usual, and without the busiest client among them still 5 %, from three clients or more. A flood is
+   told before its first minute is over: as soon as the minute at hand alone shows as much, against a usual minute.
 3. `unsure` when one or two clients make nearly all of them: one client is no attack on the service; to deal with it is enough.
 4. `unsure` when requests or clients rise, and with them requests that are merely unusual (above all but 1 % of legitimate ones),
    or requests whose prompt template spreads among many clients: look at it.
 5. `surge` when clients, newcomers or new accounts rise and nothing of the above holds.
 6. `calm` otherwise.
 
-A worse verdict has to hold for two minutes in a row, a better one for five, so that it does not flap. Minutes of attack never
-become the usual, and what scores like attackers counts as usual up to 2 % of the requests at most. State is about 150 kilobytes,
-whatever comes; counting is O(1), and a log read in the order of time gives bit for bit what the service gives. After a day
-without a request the usual minute is forgotten.
+A worse verdict (but a flood) has to hold for two minutes, a better one for five, so that it does not flap. Minutes of attack
+never become the usual, and what scores like attackers counts as usual up to 2 % of the requests at most. State is about 150
+kilobytes, whatever comes; counting is O(1), and a log read in the order of time gives bit for bit what the service gives. After a
+day without a request the usual minute is forgotten.
 """
 
 from __future__ import annotations
@@ -154,6 +155,8 @@ class Situation:
         self._counts = [0] * 6  # requests, newcomers, accounts, unusual, acted, spreading
         self._seats, self._taken = bytearray(_SEATS), 0
         self._acted_seats, self._acted_taken, self._acted_most = [0] * _ACTED_SEATS, 0, 0
+        self._look_at, self._share = math.inf, 1.0
+        """Requests scoring like attackers' in one minute at which to look whether it is a flood, and the share they then need."""
         self._window: deque[Minute] = deque(maxlen=WINDOW)
         self._usual = np.zeros((DAY, len(_FIELDS)))
         self._kept = 0
@@ -196,6 +199,8 @@ class Situation:
                 self._acted_taken += theirs == 1
                 if theirs > self._acted_most:
                     self._acted_most = theirs
+                if counts[4] >= self._look_at:
+                    self._look(time)
 
     def observe_all(self, time: npt.NDArray[np.int64], client: npt.NDArray[np.uint64], marks: Marks) -> None:
         """Count requests in the order of time, one by one."""
@@ -232,6 +237,23 @@ class Situation:
         if requests and self.state != "attack" and self._candidate != "attack":
             self._usual[self._kept % DAY] = closed
             self._kept += 1
+        usual = self._usual[: min(self._kept, DAY)]
+        self._look_at, self._share = (math.inf, 1.0) if self.state == "attack" else acute(usual)
+
+    def _look(self, time: int) -> None:
+        """Look whether the minute at hand is that of a flood; if not, again when there is a quarter more to look at."""
+        requests, acted = self._counts[0], self._counts[4]
+        self._look_at = acted * 1.25
+        clients, others = _distinct(self._acted_taken, _ACTED_SEATS), acted - self._acted_most
+        if acted < self._share * requests or others < OTHERS_SHARE * requests or clients < CLIENTS:
+            return
+        told = (
+            f"{100 * acted / requests:.1f} % of the {requests:,} requests of this minute so far score like attackers’"
+        )
+        evidence = (told, f"they come from about {clients:.0f} clients")
+        self._candidate, self._held, self._look_at = "attack", WORSE, math.inf
+        self.verdict = Verdict("attack", time, 2, evidence, {})
+        self.changes.append(self.verdict)
 
     def _judge(self) -> None:
         assert self._minute is not None
@@ -309,6 +331,19 @@ def judged(
         return "surge", 5, (*risen, _share("score like attackers’", shares["acted"], before["acted"])), figures
     # 6
     return "calm", 6, (f"{now['requests']:,.0f} requests a minute, usually {normal['requests']:,.0f}",), figures
+
+
+def acute(usual: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Return how many requests of one minute scoring like attackers' are no chance, and which share of it they make in an attack.
+
+    `usual` are the usual minutes, float64[m, counts].
+    """
+    if len(usual) < FEWEST:
+        return math.inf, 1.0
+    requests, acted = usual[:, _FIELDS.index("requests")], usual[:, _FIELDS.index("acted")]
+    normal = float(np.median(requests))
+    middle, mean = (min(float(of(acted)), USUAL_MOST * normal) for of in (np.median, np.mean))
+    return max(LEAST, middle + DEVIATIONS * math.sqrt(max(mean, RAREST))), ATTACK_SHARE + middle / max(normal, 1e-9)
 
 
 def _figures(

@@ -5,21 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from classifier.features.spec import COLUMN
+from classifier.circumstances import Known, predicted_tokens
+from classifier.events import MICROSECONDS
 from classifier.policy import Budgets, Circumstances, Decision, Policy, Pressure, Thresholds, thresholds_from_curve
 from serving.gate import Arrival, Gate
 from serving.lists import Lists
 from serving.settings import Settings
 from serving.situation import Watch
-
-_USED = COLUMN["client_used_over_asked"]
-_SEEN, _AGE = COLUMN["client_requests_seen"], COLUMN["client_age"]
-_ERRORS = COLUMN["client_auth_error_share_4096s"]
-_ACCOUNT_AGE = COLUMN["request_account_age"]
-BYTES_PER_TOKEN = 4.0
-"""Of English text, about: for the size of a prompt before anybody has counted its tokens."""
-_ERRORS_OF_KNOWN = 0.2
-_MOST_TOKENS = 10_000_000.0
 
 
 class Load:
@@ -60,7 +52,8 @@ class Observer:
 
     def __init__(self, gate: Gate, lists: Lists, load: Load) -> None:
         self.lists, self.load, self.watch, self._gate = lists, load, Watch(gate), gate
-        self._settings = gate.settings
+        self._settings = settings = gate.settings
+        self._known = Known(settings.known_account_s, settings.known_client_s, settings.known_requests)
         self._policy, self._of = Policy(gate.thresholds), gate.thresholds
         self._renew()
 
@@ -86,17 +79,13 @@ class Observer:
         # A surge fills the gateway, too: only an attack tightens anything.
         pressed = self._settings.load_when == "always" or self.watch.state == "attack"
         load = self.load.now(arrival.live.load) if pressed else 0.0
-        cost = predicted_tokens(arrival, self._settings.typical_tokens) / self._settings.typical_tokens
-        return Circumstances(listed, registration, load > 0.0 and self._known(arrival), load, cost)
+        event, typical = arrival.event, self._settings.typical_tokens
+        cost = predicted_tokens(event.request_bytes, event.max_tokens, arrival.row, typical) / typical
+        return Circumstances(listed, registration, load > 0.0 and self._is_known(arrival), load, cost)
 
-    def _known(self, arrival: Arrival) -> bool:
-        """Whether the account is old enough, or the client has come for long enough; and has not come with bad keys."""
-        row, settings = arrival.row, self._settings
-        if row[_ERRORS] > _ERRORS_OF_KNOWN:  # NaN, which is nothing answered yet, is no error
-            return False
-        if arrival.event.account is not None and row[_ACCOUNT_AGE] >= math.log2(settings.known_account_s + 1.0):
-            return True
-        return bool(row[_AGE] >= settings.known_client_s and row[_SEEN] >= settings.known_requests)
+    def _is_known(self, arrival: Arrival) -> bool:
+        attacked = (arrival.time - self.watch.since) / MICROSECONDS if self.watch.state == "attack" else 0.0
+        return bool(self._known.history(arrival.row) - attacked >= self._known.client_s)
 
     def _renew(self) -> None:
         """Take the thresholds of the model that decides now."""
@@ -115,14 +104,6 @@ class Observer:
             gate.thresholds, budget=float(budget), curve=curve, registration=registration,
             pressure=Pressure(settings.load_start, settings.load_budget),
         )  # fmt: skip
-
-
-def predicted_tokens(arrival: Arrival, typical: float) -> float:
-    """Return the tokens that a request will take: those of its text, and of `max_tokens` what its client tends to use."""
-    event, used = arrival.event, float(arrival.row[_USED])
-    share = 1.0 if math.isnan(used) else min(max(used, 0.01), 1.0)
-    asked = typical if event.max_tokens is None else float(event.max_tokens) * share
-    return min((event.request_bytes or 0) / BYTES_PER_TOKEN + asked, _MOST_TOKENS)
 
 
 def attach(gate: Gate, now: Callable[[], float]) -> Observer:

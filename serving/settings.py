@@ -81,17 +81,17 @@ class Settings(BaseSettings):
     registration_block_budget: Share | None = Field(None, description="The same, where accounts are made")
     capacity: float | None = Field(None, gt=0, description="Tokens in flight at which the gateway is full")
     load_start: float = Field(0.7, ge=0, lt=1, description="Load from which unknown clients are challenged sooner")
-    load_budget: Share = Field(
-        0.05, description="Share of legitimate requests challenged at load 1, the most expensive"
+    load_budget: float = Field(
+        1.0, ge=0, le=1, description="Challenge budget of clients that are not known at load 1; 1 is all of them"
     )
     load_when: Literal["attack", "always"] = Field(
         "attack", description="When load counts: while the service is under attack (/v1/situation), or always"
     )
     load_s: float = Field(30.0, gt=0, description="s that a load holds that was stated")
     typical_tokens: float = Field(1000.0, gt=0, description="Tokens that a typical request takes, in and out")
-    known_account_s: float = Field(604_800.0, ge=0, description="Age of an account from which it is known, s")
-    known_client_s: float = Field(86_400.0, ge=0, description="Time for which a known client has been seen, s")
-    known_requests: int = Field(50, ge=1, description="Requests that a known client without an account has made")
+    known_account_s: float = Field(86_400.0, ge=0, description="Age below which no account is known, s")
+    known_client_s: float = Field(3_600.0, ge=0, description="Time that a known client came before the attack began, s")
+    known_requests: int = Field(10, ge=1, description="Requests that a known client has made")
     token: SecretStr | None = Field(
         None, description="Bearer token for all but health, the challenge pages and /status"
     )

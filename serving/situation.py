@@ -37,6 +37,11 @@ class Watch(Collector):
         """The verdict in a word."""
         return self.situation.state
 
+    @property
+    def since(self) -> int:
+        """Since when the verdict holds, µs."""
+        return self.situation.verdict.since
+
     def shown(self) -> dict[str, Any]:
         """Return the verdict and the newest changes, newest first."""
         changes = [verdict.as_json() for verdict in self.situation.changes]

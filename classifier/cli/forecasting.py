@@ -13,12 +13,13 @@ from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import OUTPUT, bar, say, threads_of
 from classifier.cli.weaving import woven
 from classifier.errors import InputError
-from classifier.model.apply import LogWatch, Model, Scored
+from classifier.model.apply import Model, Scored
 from classifier.whatif.causal import ROUNDS
 from classifier.whatif.drawing import plot
 from classifier.whatif.run import Options, what_if
 from classifier.whatif.solving import Solving
 from classifier.whatif.telling import as_any, page, print_table
+from classifier.whatif.watched import Watched
 
 FILES = ("whatif.json", "whatif.png", "whatif.html")
 
@@ -42,21 +43,22 @@ def run(
     families = {name for table in tables for name in table.column("family").unique().to_pylist() if name}
     solving = Solving.of(solves, attackers, families)
     with bar("scoring as if enforced", log.quiet) as progress:
-        rounds, watch = [0], LogWatch(model)
+        rounds = [0]
+        watched = Watched(model, count)
 
         def score(played: Iterable[pa.Table], explain: bool) -> Iterator[Scored]:
             progress(rounds[0], ROUNDS + 1)
             rounds[0] += 1
-            return model.scored(played, threads=count, explain=explain, watch=watch if explain else None)
+            return watched.score(played, explain)
 
-        manifest = model.bundle.manifest
         found = what_if(
             tables,
             score,
-            float(manifest.budgets["challenge"]),
+            watched.budget,
             solving,
             options,
-            situation=watch.stretches,
+            situation=watched.situation,
+            policy=watched.policy,
             notes=model.thresholds.notes,
         )
     drawn = plot(found)

@@ -2,9 +2,9 @@
 
     python -m classifier.evaluation.flood --bundle DIR [--families NAMES] [--grades NAMES] [--times 10] [--out DIR]
 
-Trained elsewhere (`botsieve train`), the bundle meets legitimate clients of another seed. The flood lasts half an hour; it has
+Trained elsewhere (`botsieve train`), the bundle meets legitimate clients of another seed. The flood lasts ten minutes; it has
 `--times` as many requests as legitimate clients send meanwhile, or with `--by tokens` as many tokens. Attackers of the grade
-`mimic` solve their challenges, others do not; people in browsers do. Limits are tuned on the two hours before. The surge is
+`mimic` solve their challenges, others do not; people in browsers do. Limits are tuned on the hour and a half before. The surge is
 one in which ten times as many people as usual make their account within an hour.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,13 +22,14 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from classifier.events import EVENT_SCHEMA, MICROSECONDS
-from classifier.model.apply import Model, Scored
+from classifier.model.apply import Model
 from classifier.traffic import families, legitimate, pacing, simulate, tenants
 from classifier.traffic.family import GRADES, Effort
 from classifier.traffic.flow import Flow, Scene
 from classifier.traffic.service import Service
 from classifier.traffic.simulation import FIRST_HOUR, START, generator
 from classifier.traffic.woven import WovenScene
+from classifier.whatif.causal import ROUNDS
 from classifier.whatif.comparison import LOAD, Outcome
 from classifier.whatif.drawing import plot
 from classifier.whatif.run import Options, WhatIf, what_if
@@ -36,9 +37,10 @@ from classifier.whatif.server import SPEED, Server
 from classifier.whatif.solving import Solving
 from classifier.whatif.telling import COLUMNS, as_any, cells, page
 from classifier.whatif.traffic import Traffic
+from classifier.whatif.watched import Watched
 
 FLOODS = ("request_flood", "proxy_flood", "botnet_waves", "slow_botnet", "expensive_requests")
-FLOOD_S, BEFORE_S = 1800.0, 7200.0
+FLOOD_S, BEFORE_S = 600.0, 5400.0
 HOSTS = {"request_flood": 40}
 EACH = 40
 """Requests of one attacker, where the family is not of few hosts."""
@@ -62,7 +64,7 @@ def honest(clients: int, seed: int, span: float) -> pa.Table:
 
 
 def flooded(clients: int, seed: int, family: str, grade: str, times: float, by: str) -> Scenario:
-    """Return legitimate traffic of two and a half hours, with a flood in its last half hour."""
+    """Return legitimate traffic with a flood in its last ten minutes."""
     span = BEFORE_S + FLOOD_S
     own = honest(clients, seed, span)
     first = own.column("time")[0].as_py() / MICROSECONDS
@@ -122,7 +124,7 @@ def _attack(own: pa.Table, clients: int, seed: int, family: str, grade: str, req
     scene: Scene
     if (
         grade == "mimic"
-    ):  # replays clients of the log, at their own times: ten of each, of which the last half hour counts
+    ):  # replays clients of the log, at their own times: ten of each, of which the flood's part counts
         scene, effort = WovenScene(own, rng), Effort(attackers, round(requests * span / FLOOD_S), 0.0, span)
     else:
         service, _ = _place(clients, seed, span)
@@ -148,8 +150,11 @@ def _tokens(events: pa.Table) -> float:
     return float(Server(1.0).work(asked, given).sum())
 
 
-def played(scenario: Scenario, model: Model, threads: int = 2, explain: bool = False) -> WhatIf:
-    """Play a scenario behind every defence, the gateway at 60 % load of legitimate requests while it lasts."""
+def played(scenario: Scenario, model: Model, threads: int = 2, explain: bool = False, rounds: int = ROUNDS) -> WhatIf:
+    """Play a scenario behind every defence, the gateway at 60 % load of legitimate requests while it lasts.
+
+    `rounds` is how often it is scored, at most.
+    """
     events = scenario.events
     label = events.column("malicious").to_numpy(zero_copy_only=False).astype(bool)
     time = events.column("time").to_numpy()
@@ -158,14 +163,13 @@ def played(scenario: Scenario, model: Model, threads: int = 2, explain: bool = F
     capacity = _tokens(ours) / (seconds[-1] - scenario.begins) / LOAD
     solving = Solving(attackers="all" if scenario.grade == "mimic" else "none")
 
-    def score(tables: Iterable[pa.Table], explain: bool) -> Iterator[Scored]:
-        return model.scored(tables, threads=threads, explain=explain)
+    watched = Watched(model, threads)
 
     def solved(traffic: Traffic) -> npt.NDArray[np.bool_]:
         return solving.solve(traffic.software, traffic.family, traffic.attack)
 
-    options = Options(capacity=capacity, speed=SPEED, explain=explain, begins=scenario.begins)
-    return what_if([events], score, float(model.bundle.manifest.budgets["challenge"]), solving, options, solved)
+    options = Options(capacity=capacity, speed=SPEED, explain=explain, begins=scenario.begins, rounds=rounds)
+    return what_if([events], watched.score, watched.budget, solving, options, solved, watched.situation, watched.policy)
 
 
 def lines(name: str, found: WhatIf) -> list[list[str]]:

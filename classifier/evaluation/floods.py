@@ -9,7 +9,7 @@ from classifier.evaluation.flood import FLOODS, Scenario, flooded, played, surge
 from classifier.evaluation.plan import Plan
 from classifier.model.apply import Model
 
-SEED, TIMES = 100, 10.0
+SEED, TIMES, ROUNDS = 100, 10.0, 5
 
 
 def scenarios(plan: Plan) -> Iterator[Scenario]:
@@ -25,7 +25,7 @@ def floods(plan: Plan, model: Model, step: Callable[[str], None] = lambda _: Non
     rows = []
     for scenario in scenarios(plan):
         step(scenario.name)
-        for one in played(scenario, model).outcomes:
+        for one in played(scenario, model, rounds=ROUNDS).outcomes:
             ours = max(one.legitimate, 1)
             rows.append(
                 {

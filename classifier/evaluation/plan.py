@@ -39,7 +39,7 @@ class Plan:
     surge: Log
     left_out: tuple[str, ...] | None = None
     resamples: int = 500
-    flood_clients: int = 120
+    flood_clients: int = 500
     flood_grades: tuple[str, ...] = GRADES
     real_data: bool = True
 

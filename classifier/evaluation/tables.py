@@ -268,7 +268,7 @@ def _floods(result: Result) -> Table | None:
         for row in result["floods"]
     ]  # fmt: skip
     note = (
-        "A gateway at 60 % load and a flood of ten times the legitimate requests for half an hour; shares of "
+        "A gateway at 60 % load and a flood of ten times the legitimate requests for ten minutes; shares of "
         "legitimate requests in %, "
         "of attackers' tokens served in %, and the wait of the slowest 1 % in s. Mimics solve challenges, "
         "others do not."

@@ -73,7 +73,7 @@ class Model(Judge):
             },
             schema=SCORES,
         )
-        return Scored(results, chunk.events)
+        return Scored(results, chunk.events, chunk.rows)
 
 
 def one_ahead(work: Callable[[Taken], Made], things: Iterable[Taken]) -> Iterator[Made]:
@@ -122,10 +122,11 @@ class LogWatch:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Scores of some requests (`SCORES`) and the events they belong to, row by row."""
+    """Scores of some requests (`SCORES`), the events they belong to and their features float32[n, F], row by row."""
 
     results: pa.Table
     events: pa.Table
+    rows: npt.NDArray[np.float32]
 
 
 def in_input_order(results: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -26,7 +26,10 @@ ROUNDS = 8
 _ENDED = ("duration", "status", "input_tokens", "output_tokens", "response_bytes")
 Score = Callable[[Iterable[pa.Table], bool], Iterable[Scored]]
 """Scores event tables in input order, in the order of time; with reasons where the flag says so (they take the longest)."""
-Solved = Callable[[Traffic], npt.NDArray[np.bool_]]
+Flags = npt.NDArray[np.bool_]
+Solved = Callable[[Traffic], Flags]
+UnderLoad = Callable[[Traffic, Decided, Flags, Flags], Decided]
+"""Adds what load brings about: takes the requests, the decisions, who solves challenges, and where decisions are enforced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,14 @@ class Enforced:
 
 
 def enforced(
-    tables: list[pa.Table], score: Score, solved: Solved, begins: float, *, rounds: int = ROUNDS, explain: bool = True
+    tables: list[pa.Table],
+    score: Score,
+    solved: Solved,
+    begins: float,
+    *,
+    under_load: UnderLoad = lambda traffic, decided, can, acts: decided,
+    rounds: int = ROUNDS,
+    explain: bool = True,
 ) -> Enforced:
     """Score event tables as if what is decided from `begins` on (s since the first arrival) had been enforced.
 
@@ -53,11 +63,13 @@ def enforced(
     traffic, shadow = traffic_of(score(tables, False))
     can = solved(traffic)
     acts = traffic.time >= begins
-    decided, refused, unsettled, done = shadow, _refusals(shadow, can, acts), 0, 1
+    decided = under_load(traffic, shadow, can, acts)
+    refused, unsettled, done = _refusals(decided, can, acts), 0, 1
 
     def again(reasons: bool) -> Decided:
         played = _rewritten(tables, traffic, decided, refused) if refused.any() else iter(tables)
-        return Decided.joined([Decided.of(part) for part in score(played, reasons)])
+        scored = Decided.joined([Decided.of(part) for part in score(played, reasons)])
+        return under_load(traffic, scored, can, acts)
 
     while done < max(rounds, 2) and refused.any():
         played = again(False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from classifier.errors import InputError
 from classifier.events import MICROSECONDS
-from classifier.whatif.causal import Enforced, Score, Solved, enforced
+from classifier.policy import Policy
+from classifier.whatif.causal import ROUNDS, Enforced, Score, Solved, enforced
 from classifier.whatif.comparison import (
     CALIBRATION,
     LOAD,
@@ -24,9 +25,10 @@ from classifier.whatif.comparison import (
     outcome,
 )
 from classifier.whatif.forecast import forecast
+from classifier.whatif.pressing import pressed
 from classifier.whatif.server import SPEED, Server
 from classifier.whatif.solving import Solving
-from classifier.whatif.traffic import Traffic
+from classifier.whatif.traffic import Decided, Flags, Traffic
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Options:
     explain: bool = True
     begins: float | None = None
     """Where the measured part begins, s since the first arrival; else after the calibration share."""
+    rounds: int = ROUNDS
+    """Times that the log is scored at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,27 +97,39 @@ def what_if(
     options: Options,
     solved: Solved | None = None,
     situation: Callable[[], list[dict[str, Any]]] = list,
+    policy: Policy | None = None,
     notes: tuple[str, ...] = (),
 ) -> WhatIf:
     """Play event tables (in input order) behind every defence.
 
     `budget` is the challenge budget that limits are tuned to; `solved` replaces `solving` where more is known than a log
-    says; `situation` is asked after the scoring that explains. Raises InputError where the log is too short or has no tokens.
+    says; `situation` gives the verdicts about the service of the last scoring. With `policy` budgets widen under load.
+    Raises InputError where the log is too short or has no tokens.
     """
     begins = _begins(tables, options)
     chosen = solved or (lambda traffic: solving.solve(traffic.software, traffic.family, traffic.attack))
-    run = enforced(tables, score, chosen, begins, explain=options.explain)
-    traffic = run.traffic
-    check_enough(traffic, begins)
-    plain = Server(capacity=1.0, speed=options.speed)
-    capacity = options.capacity or capacity_for(traffic, begins, plain)
-    setup = Setup(Server(capacity=capacity, speed=options.speed), options.deadline, budget, begins)
+    servers: list[Server] = []
+
+    def server_for(traffic: Traffic) -> Server:
+        if not servers:
+            check_enough(traffic, begins)
+            plain = Server(capacity=1.0, speed=options.speed)
+            servers.append(replace(plain, capacity=options.capacity or capacity_for(traffic, begins, plain)))
+        return servers[0]
+
+    def under_load(traffic: Traffic, decided: Decided, can: Flags, acts: Flags) -> Decided:
+        server = server_for(traffic)
+        return decided if policy is None else pressed(policy, situation(), traffic, decided, server, can, acts)
+
+    run = enforced(tables, score, chosen, begins, under_load=under_load, rounds=options.rounds, explain=options.explain)
+    traffic, server = run.traffic, servers[0]
+    setup = Setup(server, options.deadline, budget, begins)
     tried = defences(traffic, run, setup)
     played = [outcome(traffic, tried[0], setup, alone=True)] if traffic.attack.any() else []
     played += [outcome(traffic, defence, setup) for defence in tried]
     return WhatIf(
         setup, solving, traffic, run, [one for one, _ in played], [course for _, course in played],
-        forecast(traffic, run, begins), situation(), [*notes, *_notes(traffic, run, options, capacity)],
+        forecast(traffic, run, begins), situation(), [*notes, *_notes(traffic, run, options, server.capacity)],
     )  # fmt: skip
 
 

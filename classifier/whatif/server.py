@@ -20,8 +20,13 @@ import numpy.typing as npt
 from numba import njit
 
 Floats = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 SPEED = 50.0
 """Tokens/s of a single answer, unless stated: what a large model gives one client on current accelerators, about."""
+
+
+FULL = 0.5
+"""Share of the full speed at which a server counts as fully loaded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,11 @@ class Server:
     def slots(self) -> int:
         """Requests that run at once: so many that each keeps the share `slowest` of its speed when all slots are taken."""
         return max(1, math.ceil(self.capacity / (self.speed * self.slowest)))
+
+    @property
+    def figures(self) -> tuple[float, float, int, float]:
+        """Capacity, speed, slots and patience."""
+        return float(self.capacity), float(self.speed), self.slots, float(self.patience)
 
     def work(self, input_tokens: Floats, output_tokens: Floats) -> Floats:
         """Return the work of requests in output tokens, float64[n]; NaN counts as none."""
@@ -56,6 +66,21 @@ class Served:
         return np.asarray(np.maximum(self.end - arrival - own, 0.0))
 
 
+@dataclass(frozen=True, slots=True)
+class Pressed:
+    """Whom load turns away, n requests: those `open` to it (bool[n]) whose `raw` (float32[n]) reaches the threshold of the
+    moment. That is `marks[k]` (float32[steps + 1], not rising), where k grows from 0 to `steps` with the load above `begins`,
+    `weight` times as fast (float64[n]). Who `can` (bool[n]) solve the challenge goes on to the server.
+    """
+
+    raw: npt.NDArray[np.float32]
+    marks: npt.NDArray[np.float32]
+    begins: float
+    weight: Floats
+    open: Flags
+    can: Flags
+
+
 def serve(server: Server, arrival: Floats, work: Floats) -> Served:
     """Serve requests that arrive at `arrival` (float64[n], s, ascending) and take `work` (float64[n], tokens).
 
@@ -67,18 +92,42 @@ def serve(server: Server, arrival: Floats, work: Floats) -> Served:
     begin, end = arrival.copy(), arrival.copy()
     needs = np.flatnonzero(work > 0)
     started, ended = np.full(len(needs), np.nan), np.full(len(needs), np.nan)
-    _serve(
-        arrival[needs], work[needs], float(server.capacity), float(server.speed), server.slots, float(server.patience),
-        started, ended,
-    )  # fmt: skip
+    _serve(arrival[needs], work[needs], *server.figures, *_UNPRESSED, np.empty(0, np.bool_), started, ended)
     begin[needs], end[needs] = started, ended
     return Served(begin, end)
 
 
-@njit(cache=True, nogil=True)
-def _serve(arrival, work, capacity, speed, slots, patience, begin, end):  # type: ignore[no-untyped-def]
-    """Run the queue. All that run get the same rate, so each ends when the work done per slot reaches a fixed mark."""
+def challenged_under_load(server: Server, arrival: Floats, work: Floats, pressed: Pressed) -> Flags:
+    """Return who is challenged because the server is busy when it arrives, bool[n]; arrivals and work as for `serve`.
+
+    The load is 1 when those that run get half of their full speed or less. A request that is to be refused anyway has no
+    work and is not open.
+    """
     n = len(arrival)
+    begin, end, challenged = np.empty(n), np.empty(n), np.zeros(n, np.bool_)
+    _serve(
+        arrival, work, *server.figures, pressed.raw, pressed.marks, float(pressed.begins), pressed.weight, pressed.open,
+        pressed.can, challenged, begin, end,
+    )  # fmt: skip
+    return challenged
+
+
+_UNPRESSED = (
+    np.empty(0, np.float32), np.empty(0, np.float32), 1.0, np.empty(0), np.empty(0, np.bool_), np.empty(0, np.bool_)
+)  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _serve(  # type: ignore[no-untyped-def]
+    arrival, work, capacity, speed, slots, patience, raw, marks_at, begins, weight, open_, can, challenged, begin, end
+):
+    """Run the queue. All that run get the same rate, so each ends when the work done per slot reaches a fixed mark.
+
+    Where nobody is pressed, `raw` and what stands beside it are empty.
+    """
+    n = len(arrival)
+    pressed = len(raw) > 0
+    gone = np.zeros(n, np.bool_)  # takes nothing from the server
     marks, owners = np.empty(slots), np.empty(slots, np.int64)  # a heap of marks, the lowest first
     running = 0
     done, now = 0.0, 0.0  # work that a slot has done since the server was last empty; the time of that
@@ -92,7 +141,7 @@ def _serve(arrival, work, capacity, speed, slots, patience, begin, end):  # type
             running -= 1
             _sift_down(marks, owners, running)
             while head < tail and running < slots:
-                if now - arrival[head] <= patience:
+                if not gone[head] and now - arrival[head] <= patience:
                     begin[head] = now
                     _push(marks, owners, running, done + work[head], head)
                     running += 1
@@ -106,7 +155,16 @@ def _serve(arrival, work, capacity, speed, slots, patience, begin, end):  # type
         if running:
             done += (until - now) * min(speed, capacity / running)
         now = until
-        if head == tail and running < slots:
+        gone[tail] = work[tail] <= 0
+        if pressed and open_[tail]:
+            load = min(FULL * running * speed / capacity, 1.0)
+            over = max((load - begins) / (1.0 - begins), 0.0)
+            if over > 0.0 and raw[tail] >= marks_at[round((len(marks_at) - 1) * min(over * weight[tail], 1.0))]:
+                challenged[tail] = True
+                gone[tail] |= not can[tail]
+        if head == tail and gone[tail]:
+            head += 1
+        elif head == tail and running < slots:
             begin[tail] = now
             _push(marks, owners, running, done + work[tail], tail)
             running += 1

@@ -184,6 +184,10 @@ def facts(found: WhatIf) -> dict[str, str]:
             f"heard by the scorer: the log was scored {found.enforced.rounds} times, {found.enforced.unsettled:,} decisions"
             " unsettled"
         ),
+        "load": (
+            "under attack, the busier the server the more of the clients that are not known are challenged; all of them when"
+            " answers take twice as long as on an idle one"
+        ),
         "clients": "send what the log says they sent: nobody tries again or goes away because of what happens here",
     }
 

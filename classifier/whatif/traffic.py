@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from classifier.circumstances import TYPICAL_TOKENS, Known, predicted_tokens_of
 from classifier.errors import InputError
 from classifier.events import MICROSECONDS
 from classifier.features.stream import clients_of
@@ -116,28 +117,38 @@ _KEPT = ("time", "ip", "verdict", "malicious", "family", "input_tokens", "output
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """What was decided of n requests: code uint8[n] (`policy.ALLOW` …), raw float32[n], reasons object[n]."""
+    """What was decided of n requests: code uint8[n] (`policy.ALLOW` …), raw float32[n], reasons object[n].
+
+    And what load asks: the client's `history` in s (`Known.history`), float32[n], and the `cost`, predicted tokens over
+    typical ones, float64[n].
+    """
 
     code: npt.NDArray[np.uint8]
     raw: npt.NDArray[np.float32]
     reasons: npt.NDArray[np.object_]
+    history: npt.NDArray[np.float32]
+    cost: Floats
 
     @classmethod
     def of(cls, part: Scored) -> Decided:
         """Return the decisions of some scored requests."""
-        results = part.results
+        results, events = part.results, part.events
+        asked, most = _floats(events.column("request_bytes")), _floats(events.column("max_tokens"))
+        tokens = predicted_tokens_of(asked, most, part.rows, TYPICAL_TOKENS)
         verdict = results.column("decision").to_numpy(zero_copy_only=False).astype(str)
         code = (verdict == "challenge") + 2 * (verdict == "block").astype(np.uint8)
         return cls(
             code.astype(np.uint8),
             results.column("raw").to_numpy(),
             results.column("reasons").to_numpy(zero_copy_only=False),
+            Known().history(part.rows),
+            tokens / TYPICAL_TOKENS,
         )
 
     @classmethod
     def joined(cls, parts: list[Decided]) -> Decided:
         """Return the decisions of all parts."""
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("code", "raw", "reasons")))
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__))
 
 
 def _floats(column: pa.ChunkedArray) -> Floats:

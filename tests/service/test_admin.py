@@ -173,10 +173,10 @@ def test_load_is_stated_for_a_while_and_counted_from_tokens(judge: Judge) -> Non
         assert post(client, "/v1/load", {"load": wrong}).status_code == 422
 
 
-def test_under_load_unknown_clients_are_challenged_and_known_accounts_are_served(judge: Judge) -> None:  # noqa: F811
-    def decisions(load: str, created: float) -> list[str]:
+def test_under_load_unknown_clients_are_challenged_and_known_ones_are_served(judge: Judge) -> None:  # noqa: F811
+    def decisions(load: str, created: float, client_s: float = 0.0) -> list[str]:
         now = Moment()
-        app = service(judge, now, load_budget=0.99, load_when="always")
+        app = service(judge, now, load_budget=0.99, load_when="always", known_client_s=client_s, known_requests=1)
         client = client_of(app)
         found = []
         for place, given in enumerate(mixed_events(120)):
@@ -191,6 +191,9 @@ def test_under_load_unknown_clients_are_challenged_and_known_accounts_are_served
     old, new = START - 1e8, START - 10.0
     assert decisions("1", new).count("challenge") > decisions("0", new).count("challenge")
     assert decisions("1", old) == decisions("0", old)
+    assert decisions("1", old, 3_600.0).count("challenge") > decisions("0", old).count("challenge"), (
+        "old accounts are for sale"
+    )
 
 
 def test_forgetting_removes_profile_decisions_and_snapshots(admin: tuple[Service, TestClient, Moment]) -> None:

@@ -26,10 +26,10 @@ from tests.service.served import (  # noqa: F401
 )
 
 
-def under(app: Service, state: str) -> None:
-    """Let the service be in a state from now on, whatever it counts."""
+def under(app: Service, state: str, since: int = 0) -> None:
+    """Let the service be in a state, whatever it counts."""
     situation = app.observer.watch.situation
-    situation.verdict = Verdict(state, 0, 0, ("told by a test",), {})  # type: ignore[arg-type]
+    situation.verdict = Verdict(state, since, 0, ("told by a test",), {})  # type: ignore[arg-type]
 
 
 def test_online_is_offline_bit_for_bit(judge: Judge) -> None:  # noqa: F811
@@ -78,6 +78,28 @@ def test_only_an_attack_lets_load_tighten(judge: Judge, state: str, when: str, c
     arrival = app.gate.arrive(pending[0])
     arrival.live.load = 0.9
     assert app.observer.circumstances(arrival).load == (0.9 if counts else 0.0)
+
+
+def test_known_is_who_came_before_the_attack(judge: Judge) -> None:  # noqa: F811
+    now = Moment()
+    app = service(judge, now, known_client_s=600.0, known_requests=3)
+
+    def comes(account: str) -> bool:
+        given = LiveEvent(ip="192.0.2.7", method="POST", path="/v1/chat/completions", account=account)
+        arrival = app.gate.arrive(app.gate.prepare([given])[0])
+        arrival.live.load = 0.9
+        return app.observer.circumstances(arrival).known
+
+    assert [comes("early") for _ in range(3)] == [False] * 3
+    now.seconds += 700
+    assert not comes("late")
+    under(app, "attack", microseconds(now.seconds))
+    assert comes("early")
+    now.seconds += 10_000
+    assert [comes("late") for _ in range(5)] == [False] * 5
+    assert comes("early")
+    under(app, "calm")
+    assert not comes("early"), "nobody asks where load does not count"
 
 
 def test_an_arrival_is_counted_once_and_by_its_client(judge: Judge) -> None:  # noqa: F811

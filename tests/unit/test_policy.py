@@ -242,7 +242,21 @@ def test_at_equal_probability_the_request_of_a_hundredfold_cost_is_limited_first
         )
 
     assert 0.7 < first_load(100.0) < first_load(1.0) <= 1.0
-    assert not LIVE.decide(19_800, 0.5, Circumstances(load=1.0, cost=0.01))[1]
+    assert first_load(0.01) > first_load(1.0)
+    assert not LIVE.decide(19_000, 0.5, Circumstances(load=1.0, cost=0.01))[1], "goes half of the way at most"
+    assert LIVE.decide(19_000, 0.5, Circumstances(load=1.0, cost=1.0))[1] == ("load",)
+
+
+@given(st.integers(0, 19_959), st.floats(0, 1), st.lists(st.floats(1e-4, 1e4), min_size=1, max_size=5))
+def test_a_what_if_finds_the_thresholds_of_a_service(raw: int, load: float, costs: list[float]) -> None:
+    marks, pressure = LIVE.widened(), LIVE.pressure
+    assert marks[0] == LIVE.calm.challenge
+    assert (np.diff(marks) <= 0).all()
+    over = max((load - pressure.begins) / (1.0 - pressure.begins), 0.0)
+    for cost, weight in zip(costs, pressure.weights(np.array(costs)).tolist(), strict=True):
+        mark = marks[round((len(marks) - 1) * min(over * weight, 1.0))]
+        challenged = LIVE.decide(raw, 0.5, Circumstances(load=load, cost=cost))[0].decision == "challenge"
+        assert challenged == (over > 0 and raw >= mark)
 
 
 def test_registration_has_thresholds_of_its_own() -> None:

@@ -74,14 +74,39 @@ def test_a_small_service_sees_its_surge_in_new_accounts() -> None:
     assert any("new accounts a minute" in line for line in day.situation.verdict.evidence)
 
 
-def test_a_flood_from_many_clients_is_an_attack_at_the_second_minute_and_does_not_become_usual() -> None:
+def test_a_flood_from_many_clients_is_an_attack_within_seconds_and_does_not_become_usual() -> None:
     day = Day()
     day.pass_by(60)
-    states = day.pass_by(2 * DAY, (100, 50, HOSTILE), ordinary=20)
-    assert states[:3] == ["calm", "attack", "attack"]
-    assert set(states[1:]) == {"attack"}
+    day.pass_by(1, (1_000, 50, HOSTILE))
+    begun = day.situation.verdict
+    assert (begun.state, begun.rule) == ("attack", 2)
+    assert 0 < begun.since - (START + 60 * MINUTE_US) < MINUTE_US // 10
+    assert "of this minute so far score like attackers" in day.situation.changes[-1].evidence[0]
+    assert set(day.pass_by(2 * DAY, (100, 50, HOSTILE), ordinary=20)) == {"attack"}
+    assert day.situation.verdict.since == begun.since
     assert "score like attackers" in day.situation.verdict.evidence[0]
     assert day.pass_by(15)[-1] == "calm"
+
+
+def test_a_small_attack_is_one_once_its_minutes_tell() -> None:
+    day = Day()
+    day.pass_by(60, ordinary=120)
+    assert day.pass_by(10, (18, 16, HOSTILE), ordinary=120)[:2] == ["calm", "calm"]
+    assert day.situation.state == "attack"
+
+
+@pytest.mark.parametrize("groups", [((900, 1, HOSTILE), (20, 10, HOSTILE)), ((900, 2, HOSTILE),), ((19, 19, HOSTILE),)])
+def test_a_minute_of_one_or_two_clients_or_of_little_is_no_flood(groups: tuple[tuple[int, int, int], ...]) -> None:
+    day = Day()
+    day.pass_by(60, ordinary=40)
+    assert "attack" not in day.pass_by(1, *groups, ordinary=40)
+
+
+@pytest.mark.parametrize("minutes", [29, 30])
+def test_a_flood_is_told_once_there_is_a_usual_minute(minutes: int) -> None:
+    day = Day()
+    day.pass_by(minutes)
+    assert ("attack" in day.pass_by(1, (500, 50, HOSTILE))) == (minutes >= 30)
 
 
 def test_an_attack_that_was_there_from_the_beginning_is_not_usual() -> None:

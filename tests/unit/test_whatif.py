@@ -13,7 +13,9 @@ import pytest
 
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA, VERDICTS
+from classifier.features.spec import COLUMN, NAMES
 from classifier.model.apply import SCORES, Scored
+from classifier.policy import LOAD, Policy, Thresholds, legitimate_curve
 from classifier.whatif.causal import enforced
 from classifier.whatif.run import Options, what_if
 from classifier.whatif.solving import Solving
@@ -80,6 +82,7 @@ def by_spending(tables: Iterable[pa.Table], explain: bool = True) -> Iterator[Sc
                 schema=SCORES,
             ),
             table,
+            np.full((n, len(NAMES)), np.nan, np.float32),
         )
         row += n
 
@@ -149,6 +152,33 @@ def test_limits_hold_the_budget_on_the_part_they_are_tuned_on_and_every_request_
     shares = found.forecast["shares"]
     assert shares["all"]["requests"] == shares["legitimate"]["requests"] + shares["attack"]["requests"]
     assert json.loads(json.dumps(found.as_json()))["defences"][-1]["name"] == "botsieve"
+
+
+@pytest.mark.parametrize("state", ["calm", "surge", "attack"])
+def test_under_attack_a_full_server_takes_known_clients_first(state: str) -> None:
+    """Ten clients had come for long; what load turns away is others', and only while there is an attack."""
+    begins, events = 1200.0, log(6_000)
+    old = {f"192.0.2.{number}" for number in range(10)}
+
+    def score(tables: Iterable[pa.Table], explain: bool = True) -> Iterator[Scored]:
+        for part in by_spending(tables, explain):
+            known = np.isin(part.events.column("ip").to_pylist(), list(old))
+            part.rows[:, COLUMN["client_age"]] = np.where(known, 1e5, 0.0)
+            part.rows[:, COLUMN["client_requests_seen"]] = 100.0
+            yield part
+
+    def situation() -> list[dict[str, object]]:
+        first = events.column("time")[0].as_py() / 1e6
+        return [{"state": state, "since": first + begins, "until": first + 1e4}]
+
+    curve = legitimate_curve(np.zeros(1_000, np.float32), np.arange(1_000))
+    policy = Policy(Thresholds(1.0, 2.0), budget=0.01, curve=curve)
+    found = what_if([events], score, 0.05, Solving(), Options(capacity=100.0), situation=situation, policy=policy)
+    turned = found.enforced.decided.reasons == LOAD
+    assert turned.any() == (state == "attack")
+    assert not turned[found.traffic.time < begins].any()
+    assert not set(found.traffic.names[found.traffic.client[turned]]) & old
+    assert found.outcomes[-1].lost == (found.enforced.refused & found.traffic.legitimate).sum()
 
 
 def test_a_log_without_labels_is_forecast_as_legitimate() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classifier.whatif.limits import Counted, tuned
-from classifier.whatif.server import Server, serve
+from classifier.whatif.server import FULL, Pressed, Server, challenged_under_load, serve
 
 
 def test_a_request_alone_runs_at_its_own_speed() -> None:
@@ -109,3 +109,32 @@ def test_a_limit_is_tuned_to_the_share_of_the_budget(share: float) -> None:
     limit = tuned(counted, share)
     assert counted.refused(limit).mean() <= share
     assert counted.refused(limit * 0.99).mean() > share
+
+
+@given(st.integers(0, 10_000), st.booleans())
+def test_load_challenges_by_how_full_the_server_is_at_that_moment(seed: int, solve: bool) -> None:
+    """The server is played once more without those who were turned away: each finds it as full as the decision said."""
+    rng = np.random.default_rng(seed)
+    n, server = 120, Server(capacity=200.0, speed=50.0, patience=4.0)
+    arrival, work = np.sort(rng.uniform(0, 60, n)), rng.exponential(150, n) * (rng.random(n) < 0.9)
+    marks = np.linspace(0.9, 0.1, 9).astype(np.float32)
+    pressed = Pressed(
+        rng.random(n).astype(np.float32),
+        marks,
+        0.5,
+        rng.uniform(0.5, 1.5, n),
+        rng.random(n) < 0.8,
+        rng.random(n) < solve,
+    )
+    challenged = challenged_under_load(server, arrival, work, pressed)
+    left = challenged & ~pressed.can
+    served = serve(server, arrival, np.where(left, 0.0, work))
+    runs = ~left & (work > 0)
+    for i in range(n):
+        before = runs & (np.arange(n) < i)
+        running = int(np.sum(before & (served.begin <= arrival[i]) & (served.end > arrival[i])))
+        over = max((min(FULL * running * server.speed / server.capacity, 1.0) - 0.5) / 0.5, 0.0)
+        expected = (
+            pressed.open[i] and over > 0 and pressed.raw[i] >= marks[round(8 * min(over * pressed.weight[i], 1.0))]
+        )
+        assert challenged[i] == expected
