@@ -379,6 +379,8 @@ class Policy:
         found = self._widened.get(budget)
         if found is None:
             curve = self._curve
+            if budget >= 1.0:  # whoever it is: also whose score lies below all that training saw
+                return self._widened.setdefault(budget, -math.inf)
             known = budget > 0 and curve is not None and unresolved(curve.rows, budget) is None
             found = self._widened[budget] = curve.threshold(budget) if known and curve is not None else math.inf
         return found

@@ -10,7 +10,8 @@ The verdict, by rules in this order:
 1. `unsure` while fewer than 30 minutes have been seen: there is no usual minute yet.
 2. `attack` when requests that score like attackers' (at or above the challenge threshold) make up 10 % of all and are more than
    six deviations above the usual, and without the busiest client among them still 5 %, from three clients or more. A flood is
-   told before its first minute is over: as soon as the minute at hand alone shows as much, against a usual minute.
+   told before its first minute is over: as soon as these requests make up as much of the minute at hand, and of a usual minute
+   too, so that a few at the begin of a minute do not. It is taken back if that minute as a whole does not show it.
 3. `unsure` when one or two clients make nearly all of them: one client is no attack on the service; to deal with it is enough.
 4. `unsure` when requests or clients rise, and with them requests that are merely unusual (above all but 1 % of legitimate ones),
    or requests whose prompt template spreads among many clients: look at it.
@@ -27,7 +28,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -57,6 +58,8 @@ WORSE, BETTER = 2, 5
 """Minutes in a row after which a worse, or a better, verdict is believed."""
 UNUSUAL = 0.01
 CHANGES_KEPT = 256
+RETURNS_US = 6 * 3600 * 1_000_000
+"""An attack that comes again within so long is the same one, µs: who came with it has not been here before it."""
 NEW, UNUSUAL_MARK, ACTED, SPREADING, NEW_ACCOUNT = 1, 2, 4, 8, 16
 _SEVERITY = {"calm": 0, "surge": 1, "unsure": 2, "attack": 3}
 _SEATS = 16_384
@@ -135,35 +138,54 @@ class Verdict:
     evidence: tuple[str, ...]
     figures: dict[str, dict[str, float]]
     """Of each count: a minute of the window in the mean, the usual minute, and how many deviations lie between."""
+    onset: int = 0
+    """Of an attack: when it began, µs, be it that it has lapsed since (`RETURNS_US`)."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the form of `/v1/situation` and of reports."""
         return {
             "state": self.state,
             "since": self.since / 1e6,
+            "onset": self.onset / 1e6,
             "rule": self.rule,
             "evidence": list(self.evidence),
             "figures": self.figures,
         }
 
 
+class Acute(NamedTuple):
+    """What a minute that is not over yet is compared with: from how many requests that score like attackers' it is no chance,
+    which share of it they make in an attack, and the requests of a usual minute."""
+
+    acted: float
+    share: float
+    requests: float
+
+
+UNKNOWN = Acute(math.inf, 1.0, math.inf)
+
+
 class Situation:
     """Counts requests and keeps the verdict."""
 
-    def __init__(self) -> None:
+    def __init__(self, changes_kept: int | None = CHANGES_KEPT) -> None:
+        """`changes_kept` is how many of the newest changes are remembered; None for all."""
         self._minute: int | None = None
         self._counts = [0] * 6  # requests, newcomers, accounts, unusual, acted, spreading
         self._seats, self._taken = bytearray(_SEATS), 0
         self._acted_seats, self._acted_taken, self._acted_most = [0] * _ACTED_SEATS, 0, 0
-        self._look_at, self._share = math.inf, 1.0
-        """Requests scoring like attackers' in one minute at which to look whether it is a flood, and the share they then need."""
+        self._look_at, self._acute = math.inf, UNKNOWN
+        """Requests scoring like attackers' in one minute at which to look whether it is a flood, and what it is compared with."""
+        self._early: tuple[Verdict, int] | None = None
+        """The verdict before one that was given within the minute at hand, and when the attack before it was over."""
+        self._onset, self._attack_over = 0, -RETURNS_US
         self._window: deque[Minute] = deque(maxlen=WINDOW)
         self._usual = np.zeros((DAY, len(_FIELDS)))
         self._kept = 0
         self._candidate: State = "unsure"
         self._held = 0
         self.verdict = Verdict("unsure", 0, 1, ("nothing has been seen yet",), {})
-        self.changes: deque[Verdict] = deque(maxlen=CHANGES_KEPT)
+        self.changes: deque[Verdict] = deque(maxlen=changes_kept)
         """The newest verdicts, each as it was when its state began."""
 
     @property
@@ -216,6 +238,7 @@ class Situation:
             self._close()
             self._window.clear()
             self._kept, self._minute = 0, minute
+            self._look_at = math.inf
         while self._minute < minute:
             self._close()
             self._minute += 1
@@ -232,42 +255,62 @@ class Situation:
             if acted:
                 self._acted_seats, self._acted_taken, self._acted_most = [0] * _ACTED_SEATS, 0, 0
         self._window.append(closed)
+        if self._early is not None and acted < self._acute.share * requests:
+            before, over = self._early
+            self._candidate, self._held = before.state, 1
+            self._turn(Verdict(before.state, self._now(), 2, ("what looked like a flood was over at once",), {}))
+            self._attack_over = over  # it was none
+        self._early = None
         self._judge()
         # A minute that looks like an attack is never usual, not even before the verdict has settled; nor is one of silence.
         if requests and self.state != "attack" and self._candidate != "attack":
             self._usual[self._kept % DAY] = closed
             self._kept += 1
-        usual = self._usual[: min(self._kept, DAY)]
-        self._look_at, self._share = (math.inf, 1.0) if self.state == "attack" else acute(usual)
+        self._acute = acute(self._usual[: min(self._kept, DAY)])
+        self._look_at = math.inf if self.state == "attack" else self._acute.acted
 
     def _look(self, time: int) -> None:
         """Look whether the minute at hand is that of a flood; if not, again when there is a quarter more to look at."""
         requests, acted = self._counts[0], self._counts[4]
         self._look_at = acted * 1.25
         clients, others = _distinct(self._acted_taken, _ACTED_SEATS), acted - self._acted_most
-        if acted < self._share * requests or others < OTHERS_SHARE * requests or clients < CLIENTS:
+        least = max(requests, self._acute.requests)
+        if acted < self._acute.share * least or others < OTHERS_SHARE * least or clients < CLIENTS:
             return
         told = (
             f"{100 * acted / requests:.1f} % of the {requests:,} requests of this minute so far score like attackers’"
         )
         evidence = (told, f"they come from about {clients:.0f} clients")
         self._candidate, self._held, self._look_at = "attack", WORSE, math.inf
-        self.verdict = Verdict("attack", time, 2, evidence, {})
-        self.changes.append(self.verdict)
+        self._early = self.verdict, self._attack_over
+        self._turn(Verdict("attack", time, 2, evidence, {}))
+
+    def _turn(self, verdict: Verdict) -> None:
+        """Give another verdict than before."""
+        if verdict.state == "attack":
+            if verdict.since - self._attack_over >= RETURNS_US:
+                self._onset = verdict.since
+            verdict = replace(verdict, onset=self._onset)
+        elif self.verdict.state == "attack":
+            self._attack_over = verdict.since
+        self.verdict = verdict
+        self.changes.append(verdict)
+
+    def _now(self) -> int:
+        assert self._minute is not None
+        return (self._minute + 1) * MINUTE_US
 
     def _judge(self) -> None:
-        assert self._minute is not None
-        now = (self._minute + 1) * MINUTE_US
+        now = self._now()
         state, rule, evidence, figures = judged(self._window, self._usual[: min(self._kept, DAY)])
         self._held = self._held + 1 if state == self._candidate else 1
         self._candidate = state
         before = self.verdict
         enough = WORSE if _SEVERITY[state] > _SEVERITY[before.state] else BETTER
         if state == before.state:
-            self.verdict = Verdict(state, before.since or now, rule, evidence, figures)
+            self.verdict = Verdict(state, before.since or now, rule, evidence, figures, before.onset)
         elif self._held >= enough or (before.rule == 1 and rule != 1):
-            self.verdict = Verdict(state, now, rule, evidence, figures)
-            self.changes.append(self.verdict)
+            self._turn(Verdict(state, now, rule, evidence, figures))
 
 
 def judged(
@@ -333,17 +376,17 @@ def judged(
     return "calm", 6, (f"{now['requests']:,.0f} requests a minute, usually {normal['requests']:,.0f}",), figures
 
 
-def acute(usual: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Return how many requests of one minute scoring like attackers' are no chance, and which share of it they make in an attack.
-
-    `usual` are the usual minutes, float64[m, counts].
-    """
+def acute(usual: npt.NDArray[np.float64]) -> Acute:
+    """Return what tells a flood within its first minute, from the usual minutes, float64[m, counts]."""
     if len(usual) < FEWEST:
-        return math.inf, 1.0
+        return UNKNOWN
     requests, acted = usual[:, _FIELDS.index("requests")], usual[:, _FIELDS.index("acted")]
     normal = float(np.median(requests))
     middle, mean = (min(float(of(acted)), USUAL_MOST * normal) for of in (np.median, np.mean))
-    return max(LEAST, middle + DEVIATIONS * math.sqrt(max(mean, RAREST))), ATTACK_SHARE + middle / max(normal, 1e-9)
+    spread = min(1.4826 * float(np.median(np.abs(acted - np.median(acted)))), USUAL_MOST * normal)
+    share = ATTACK_SHARE + middle / max(normal, 1e-9)
+    chance = middle + DEVIATIONS * max(spread, math.sqrt(max(mean, RAREST)))
+    return Acute(max(LEAST, chance, share * normal), share, normal)
 
 
 def _figures(

@@ -70,6 +70,11 @@ class Observer:
             self.load.began(arrival.serial, about.cost * self._settings.typical_tokens)
         return decision, why
 
+    def let_through(self, arrival: Arrival) -> None:
+        """Count a request that goes on to the models although it was decided otherwise, or not at all: a hook of the gate."""
+        event, typical = arrival.event, self._settings.typical_tokens
+        self.load.began(arrival.serial, predicted_tokens(event.request_bytes, event.max_tokens, arrival.row, typical))
+
     def circumstances(self, arrival: Arrival) -> Circumstances:
         """Return what is known. In a log that is replayed, all is calm: it was decided long ago."""
         listed = self.lists.of(arrival.event)
@@ -84,7 +89,7 @@ class Observer:
         return Circumstances(listed, registration, load > 0.0 and self._is_known(arrival), load, cost)
 
     def _is_known(self, arrival: Arrival) -> bool:
-        attacked = (arrival.time - self.watch.since) / MICROSECONDS if self.watch.state == "attack" else 0.0
+        attacked = (arrival.time - self.watch.onset) / MICROSECONDS if self.watch.state == "attack" else 0.0
         return bool(self._known.history(arrival.row) - attacked >= self._known.client_s)
 
     def _renew(self) -> None:
@@ -111,5 +116,5 @@ def attach(gate: Gate, now: Callable[[], float]) -> Observer:
     observer = Observer(gate, Lists(gate.settings.state, now), Load(gate.settings, now))
 
     gate.hooks.decide, gate.hooks.listed = observer.decide, observer.lists.of
-    gate.hooks.ended = observer.load.ended
+    gate.hooks.let_through, gate.hooks.ended = observer.let_through, observer.load.ended
     return observer

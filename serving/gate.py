@@ -192,6 +192,8 @@ class Hooks:
     recorder: Recorder | None = None
     listed: Callable[[Event], Literal["allow", "deny"] | None] | None = None
     """Tells whether the operator has listed who asks; it holds when scoring fails, too."""
+    let_through: Callable[[Arrival], None] | None = None
+    """Sees an arrival that goes on although it was decided otherwise (pass, shadow, warm-up), or by the fail mode."""
     ended: Callable[[int], None] | None = None
     """Sees the serial number of an arrival that has ended or expired."""
     answered: Callable[[Sequence[Arrival], Sequence[Answer], Judged], None] | None = None
@@ -408,6 +410,8 @@ class Gate:
             enforced, warming = self._enforced(arrival, decision.decision, why)
             if enforced == "challenge" and self._admitted(arrival):
                 enforced, why = "allow", (*why, "pass")
+            if enforced == "allow" and decision.decision != "allow" and self.hooks.let_through is not None:
+                self.hooks.let_through(arrival)
             kept = Decided(
                 arrival.id, arrival.time, arrival.client, decision.decision, enforced, raw, probability, decision.score,
                 (*why, *own.split()) if own else tuple(why), bundle, arrival.event.path,
@@ -432,6 +436,8 @@ class Gate:
                 verdict, why = ("allow", (ALLOW_LIST,)) if listed == "allow" else ("block", (DENY_LIST,))
             enforced, warming = self._enforced(arrival, verdict, why)
             self.tallies.failed[cause, str(mode)] += 1
+            if enforced == "allow" and self.hooks.let_through is not None:
+                self.hooks.let_through(arrival)
             kept = Decided(
                 arrival.id, arrival.time, arrival.client, verdict, enforced, None, None, None, (*why, f"scoring_{cause}"),
                 self.bundle, arrival.event.path,

@@ -38,9 +38,9 @@ class Watch(Collector):
         return self.situation.state
 
     @property
-    def since(self) -> int:
-        """Since when the verdict holds, µs."""
-        return self.situation.verdict.since
+    def onset(self) -> int:
+        """When the attack began, µs."""
+        return self.situation.verdict.onset
 
     def shown(self) -> dict[str, Any]:
         """Return the verdict and the newest changes, newest first."""

@@ -25,7 +25,8 @@ def floods(plan: Plan, model: Model, step: Callable[[str], None] = lambda _: Non
     rows = []
     for scenario in scenarios(plan):
         step(scenario.name)
-        for one in played(scenario, model, rounds=ROUNDS).outcomes:
+        found = played(scenario, model, rounds=ROUNDS)
+        for one in found.outcomes:
             ours = max(one.legitimate, 1)
             rows.append(
                 {
@@ -36,6 +37,7 @@ def floods(plan: Plan, model: Model, step: Callable[[str], None] = lambda _: Non
                     **{name: getattr(one, name) / ours for name in ("in_time", "late", "gave_up", "lost")},
                     "attack_tokens": one.attack_tokens_served / one.attack_tokens if one.attack_tokens else None,
                     "wait_p99": one.wait_p99,
+                    "unsettled": found.enforced.unsettled / len(found.traffic),
                 }
             )
     return rows

@@ -96,7 +96,7 @@ class LogWatch:
     """The verdict about the whole service, minute by minute of a log that a model scores."""
 
     def __init__(self, model: Judge) -> None:
-        self.situation = Situation()
+        self.situation = Situation(changes_kept=None)
         self._levels = Levels.of(model.thresholds, model.bundle.manifest.policy_curve())
         self._newest = 0
 

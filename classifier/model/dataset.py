@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+from pandas.util import hash_array
 
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA, MICROSECONDS
@@ -168,13 +168,35 @@ def _hide(table: pa.Table, names: Sequence[str]) -> pa.Table:
 
 
 def fields_seen(source: Source) -> dict[str, float]:
-    """Return the event fields that have a value anywhere in the log, and in which share of its events."""
-    seen: Counter[str] = Counter()
+    """Return the event fields that have a value anywhere in the log, and the share of its clients that ever have each.
+
+    Clients labelled malicious do not count towards the share; they are told apart by a hash, which is exact enough.
+    """
+    names = EVENT_SCHEMA.names
+    anywhere, has, came = np.zeros(len(names), bool), np.zeros((len(names), _SEATS), bool), np.zeros(_SEATS, bool)
     for table in source():
-        seen.update({name: table.num_rows - table.column(name).null_count for name in table.column_names})
-        seen["events"] += table.num_rows
-    seen["prompt"] = max(seen["prompt"], seen["prompt_length"])
-    return {name: seen[name] / seen["events"] for name in EVENT_SCHEMA.names if seen[name]}
+        coded = clients_of(table).combine_chunks().dictionary_encode()
+        seat = (hash_array(coded.dictionary.to_numpy(zero_copy_only=False)) % _SEATS)[coded.indices.to_numpy()]
+        legitimate = ~table.column("malicious").fill_null(False).to_numpy().astype(bool)
+        came[seat[legitimate]] = True
+        for place, name in enumerate(names):
+            filled = field_filled(table, name)
+            anywhere[place] |= bool(filled.any())
+            has[place, seat[filled & legitimate]] = True
+    shares = has.sum(axis=1) / max(int(came.sum()), 1)
+    return {name: float(share) for name, share, any_ in zip(names, shares, anywhere, strict=True) if any_}
+
+
+_SEATS = 1 << 20
+
+
+def field_filled(events: pa.Table, name: str) -> npt.NDArray[np.bool_]:
+    """Return which events have a field, bool[n]; a journal keeps the length of a prompt in its place."""
+    filled = np.zeros(events.num_rows, bool)
+    for each in (name, "prompt_length") if name == "prompt" else (name,):
+        if each in events.column_names:
+            filled |= events.column(each).is_valid().to_numpy()
+    return filled
 
 
 def route_views(

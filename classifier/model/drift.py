@@ -12,7 +12,7 @@ Rows are weighed as in training (a client with n requests by sqrt(n), thinned li
 or that the model itself acts on are left out and counted: an attack is not drift. The verdict counts what clients do
 themselves, and a raw score that has risen (`stability.compared`). Features of groups (addresses, networks, libraries,
 everyone) are shown and do not count, since a log holds many requests and few groups; nor do those that grow with the length
-of a log (age of the profile, requests seen). A field that most requests of training had and a stretch has not alarms
+of a log (age of the profile, requests seen). A field that most clients of training had and nobody of a stretch has alarms
 at once: features that remember for days show that late.
 """
 
@@ -32,7 +32,7 @@ from classifier.events import MICROSECONDS
 from classifier.features.spec import COLUMN, FEATURES
 from classifier.features.stream import feature_chunks
 from classifier.model.apply import Model
-from classifier.model.dataset import GROWN_PER_CLIENT, WARM_UP_SHARE
+from classifier.model.dataset import GROWN_PER_CLIENT, WARM_UP_SHARE, field_filled
 from classifier.model.histograms import RAW, Clusters, Floats, Histogram, histogram, read_fields, read_reference
 from classifier.model.stability import (
     DRIFTED,
@@ -48,17 +48,17 @@ from classifier.model.stability import (
 
 DAY = 86_400 * MICROSECONDS
 USUAL = 0.5
-"""Share of training's requests from which a field is usual, so that its absence from a whole day is no chance."""
+"""Share of training's clients from which a field is usual, so that its absence from a whole day is no chance."""
 FEWEST_CLIENTS = 10
 """Clients of a stretch from which the absence of a field is more than one client's way."""
-LABELS = ("malicious", "family")
+LABELS = ("malicious", "family", "verdict")
 
 
 @dataclass(frozen=True)
 class Window:
     """A stretch of the log: Unix seconds, rows and clients measured, acted on, the verdict, and every feature.
 
-    `lost` are the event fields that most requests of training had and none of this stretch has.
+    `lost` are the event fields that most clients of training had and nobody of this stretch has.
     """
 
     start: float
@@ -107,7 +107,7 @@ class Drift:
 
 @dataclass(frozen=True)
 class _Before:
-    """What training's traffic was: histograms by feature, and the event fields that most of its requests had."""
+    """What training's traffic was: histograms by feature, and the event fields that most of its clients had."""
 
     histograms: Mapping[str, Histogram]
     usual: Sequence[str]
@@ -150,7 +150,7 @@ def _collect(model: Model, tables: Iterable[pa.Table], threads: int, usual: Sequ
         acted_on = np.array([label is True for label in malicious], bool)
         acted_on |= raw >= np.float32(min(model.thresholds.challenge, model.thresholds.block))
         time = chunk.events.column("time").to_numpy()[at]
-        columns = [_has(chunk.events, name)[at] for name in usual]
+        columns = [field_filled(chunk.events, name)[at] for name in usual]
         has = np.stack(columns, axis=1) if columns else np.empty((len(at), 0), bool)
         parts.append(_Rows(chunk.rows[at], raw, time, chunk.client[at], seen[at], acted_on, has))
     if not parts:
@@ -162,15 +162,6 @@ def _collect(model: Model, tables: Iterable[pa.Table], threads: int, usual: Sequ
     if not (~rows.acted_on).any():
         raise InputError("every request of the log is acted on or labelled malicious: nothing legitimate is left")
     return rows
-
-
-def _has(events: pa.Table, name: str) -> npt.NDArray[np.bool_]:
-    """Return which events have a field, bool[n]; a journal keeps the length of a prompt in its place."""
-    names = [each for each in (name, *(("prompt_length",) if name == "prompt" else ())) if each in events.column_names]
-    has = np.zeros(events.num_rows, bool)
-    for each in names:
-        has |= events.column(each).is_valid().to_numpy()
-    return has
 
 
 def _days(rows: _Rows, before: _Before) -> list[Window]:

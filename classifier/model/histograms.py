@@ -151,7 +151,7 @@ def read_reference(bundle: Bundle) -> dict[str, Histogram]:
 
 
 def read_fields(bundle: Bundle) -> dict[str, float]:
-    """Return which share of training's events had each event field; of a bundle that does not say, nothing."""
+    """Return which share of training's clients had each event field; of a bundle that does not say, nothing."""
     try:
         return {str(name): float(share) for name, share in _reference(bundle).get("fields", {}).items()}
     except (AttributeError, TypeError, ValueError) as error:

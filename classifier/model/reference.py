@@ -23,7 +23,7 @@ from classifier.model.train import Trained
 def reference_histograms(data: Dataset, trained: Trained, seen: Mapping[str, float]) -> bytes:
     """Return `reference.json`: for each feature and the raw score, bin edges, shares, the share of NaN, and the noise.
 
-    `seen` is the share of events that have each event field (`dataset.fields_seen`); it is kept beside them.
+    `seen` is the share of clients that have each event field (`dataset.fields_seen`); it is kept beside them.
 
     Features are those of all legitimate rows; the raw score is that of the training part by models that never saw the
     client, since a forest scores what it was grown on too well. Those models are not quite the final one: how far its scores

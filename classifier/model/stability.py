@@ -58,9 +58,9 @@ class FeatureDrift:
 def compared(name: str, before: Histogram, now: Histogram) -> FeatureDrift:
     """Compare a histogram with that of training; both have the same edges.
 
-    The raw score counts only where it rises. Training's are those of models that never saw the client; the model in use has
-    learnt from more clients, and from those that come again, so that legitimate requests score lower although nothing
-    has changed.
+    The raw score counts only where it rises, in the mean or in its highest tenth. Training's are those of models that never
+    saw the client; the model in use has learnt from more clients, and from those that come again, so that legitimate requests
+    score lower although nothing has changed.
     """
     psi = stability_index(before.shares, now.shares)
     expected, degrees = before.noise + now.noise, min(before.degrees, now.degrees)
@@ -71,16 +71,17 @@ def compared(name: str, before: Histogram, now: Histogram) -> FeatureDrift:
         state = "unresolved" if limit >= DRIFTED else "steady"
     else:
         state = "drifted" if psi >= DRIFTED else "moved"
-    counts = name in COUNTED and (name != RAW or _mean_bin(now.shares) > _mean_bin(before.shares))
+    counts = name in COUNTED and (name != RAW or _rises(before.shares, now.shares))
     return FeatureDrift(
         name, psi, expected, degrees, limit, state, counts,
         tuple(before.edges.tolist()), tuple(before.shares.tolist()), tuple(now.shares.tolist()),
     )  # fmt: skip
 
 
-def _mean_bin(shares: Floats) -> float:
-    """Return the mean number of the bin that a value lies in: what a shift upwards raises. The score is never missing."""
-    return float(shares[:-1] @ np.arange(len(shares) - 1))
+def _rises(before: Floats, now: Floats) -> bool:
+    """Say whether a score, which is never missing, lies in higher bins in the mean, or more often in the highest."""
+    place = np.arange(len(now) - 1)
+    return bool(now[:-1] @ place > before[:-1] @ place or now[-2] > before[-2])
 
 
 def verdict_on(features: Sequence[FeatureDrift]) -> Verdict:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from classifier.circumstances import Known
 from classifier.policy import ALLOW, BLOCK, CHALLENGE, LOAD, Policy
@@ -36,7 +37,7 @@ def pressed(
     for stretch in situation:
         if stretch["state"] == "attack":
             during = (moment >= stretch["since"]) & (moment <= stretch["until"])
-            opened |= during & ~(decided.history - (moment - stretch["since"]) >= Known().client_s)
+            opened |= during & ~(decided.history - (moment - stretch["onset"]) >= Known().client_s)
     opened &= acts & (decided.code == ALLOW)
     if not opened.any():
         return decided
@@ -48,5 +49,10 @@ def pressed(
     return replace(
         decided,
         code=np.where(turned, np.uint8(CHALLENGE), decided.code),
-        reasons=np.where(turned, np.array(LOAD, dtype=object), decided.reasons),
+        reasons=np.where(turned, _before(LOAD, decided.reasons), decided.reasons),
     )
+
+
+def _before(reason: str, others: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
+    """Put a reason before those of each request, object[n]."""
+    return np.array([f"{reason} {of}" if of else reason for of in others], dtype=object)

@@ -3,9 +3,9 @@
     python -m tests.evaluation.surge_or_attack --bundle DIR [--days 3] [--seeds 2] [--times 2] [--families NAMES]
 
 Three kinds of logs, all of clients that the bundle has not seen: days without an attack; surges of ten times as many new
-accounts within an hour; and two calm hours with half an hour of one attack family in one grade after them, of `--times` as many
-requests as legitimate clients send meanwhile. Counted are minutes by verdict, the first half hour (in which nothing is said) left
-out; of an attack those from its third minute on.
+accounts within an hour; and an hour and a half of calm with ten minutes of one attack family in one grade after it, of `--times`
+as many requests as legitimate clients send meanwhile. Counted are minutes by verdict, the first half hour (in which nothing is
+said) left out; of an attack those from its second minute on.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from classifier.situation import FEWEST, MINUTE_US, STATES
 from classifier.traffic import families, simulate
 from classifier.traffic.family import GRADES
 
-REACTION = 3
-"""Minutes that a verdict may take: one to be over, and two in a row to be believed."""
+REACTION = 1
+"""Minutes that a verdict may take."""
 
 
 def verdicts(model: Model, events: pa.Table) -> tuple[list[str], LogWatch]:
@@ -39,7 +39,7 @@ def verdicts(model: Model, events: pa.Table) -> tuple[list[str], LogWatch]:
     for _ in model.scored([events], threads=2, explain=False, watch=watch):
         pass
     watch.situation.advance(int(time[-1]) + MINUTE_US)
-    stretches = [(round(v.since / MINUTE_US), v.state) for v in watch.situation.changes]
+    stretches = [(-(-v.since // MINUTE_US), v.state) for v in watch.situation.changes]
     for now in range(int(minute[0]) + 1, int(minute[-1]) + 2):
         states.append(next((state for since, state in reversed(stretches) if since <= now), "unsure"))
     return states, watch

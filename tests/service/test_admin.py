@@ -173,6 +173,19 @@ def test_load_is_stated_for_a_while_and_counted_from_tokens(judge: Judge) -> Non
         assert post(client, "/v1/load", {"load": wrong}).status_code == 422
 
 
+@pytest.mark.parametrize(("mode", "counted"), [("shadow", True), ("enforce", False)])
+def test_load_counts_what_is_let_through_whatever_was_decided(judge: Judge, mode: str, counted: bool) -> None:  # noqa: F811
+    app = service(judge, Moment(), capacity=10_000.0, typical_tokens=100.0, mode=mode, token=TOKEN)
+    client = client_of(app, headers={"authorization": f"Bearer {TOKEN}"})
+    assert enlist(client).is_success
+    answer = decided(client, ip="192.0.2.7", max_tokens=2_000)
+    assert answer["decision"] == "block"
+    assert app.metrics.gauges["load"][1]() == pytest.approx(0.2 if counted else 0.0)
+    if counted:
+        post(client, "/v1/complete", {"id": answer["id"], "status": 200})
+        assert app.metrics.gauges["load"][1]() == 0.0
+
+
 def test_under_load_unknown_clients_are_challenged_and_known_ones_are_served(judge: Judge) -> None:  # noqa: F811
     def decisions(load: str, created: float, client_s: float = 0.0) -> list[str]:
         now = Moment()

@@ -29,7 +29,7 @@ from tests.service.served import (  # noqa: F401
 def under(app: Service, state: str, since: int = 0) -> None:
     """Let the service be in a state, whatever it counts."""
     situation = app.observer.watch.situation
-    situation.verdict = Verdict(state, since, 0, ("told by a test",), {})  # type: ignore[arg-type]
+    situation.verdict = Verdict(state, since, 0, ("told by a test",), {}, since)  # type: ignore[arg-type]
 
 
 def test_online_is_offline_bit_for_bit(judge: Judge) -> None:  # noqa: F811

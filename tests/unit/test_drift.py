@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from classifier.features.spec import NAMES
 from classifier.model.histograms import RAW, Clusters, Histogram, chance_limit, deciles, histogram, stability_index
 from classifier.model.stability import LEVEL, compared, verdict_on
+from classifier.traffic import simulate
 from tests.unit.command_line import Made, done, made, refused
 
 __all__ = ["made"]
@@ -126,17 +129,39 @@ def test_only_a_score_that_rises_counts() -> None:
     assert fallen.state == risen.state == "drifted"
     assert (fallen.counts, risen.counts) == (False, True)
     assert (verdict_on([fallen]), verdict_on([risen])) == ("steady", "drift")
+    tail = np.array([0.75, 0, 0, 0, 0, 0, 0, 0, 0, 0.25, 0])
+    assert compared(RAW, before, Histogram(before.edges, tail, 0.001, 9.0)).counts, (
+        "lower in the mean, and more at the top"
+    )
     assert compared("client_cap_mean", before, Histogram(before.edges, low, 0.001, 9.0)).counts
 
 
 def test_a_journal_keeps_the_length_of_a_prompt_in_its_place() -> None:
-    import pyarrow as pa
-
-    from classifier.model.drift import _has
+    from classifier.model.dataset import field_filled
 
     events = pa.table({"prompt": pa.array([None, None, "why"]), "prompt_length": pa.array([7, None, None])})
-    assert _has(events, "prompt").tolist() == [True, False, True]
-    assert _has(events.select(["prompt"]), "prompt").tolist() == [False, False, True]
+    assert field_filled(events, "prompt").tolist() == [True, False, True]
+    assert field_filled(events.select(["prompt"]), "prompt").tolist() == [False, False, True]
+
+
+def test_a_field_is_usual_by_the_clients_that_have_it_not_by_their_requests() -> None:
+    from classifier.model.dataset import fields_seen
+
+    events = simulate(duration_s=3600.0, clients=30, attacks="all:plain", seed=4)
+    heavy = pc.equal(
+        events.column("account"), events.filter(pc.invert(events.column("malicious"))).column("account").drop_null()[0]
+    )
+    only = pc.if_else(pc.fill_null(heavy, False), pa.scalar("here"), pa.scalar(None, pa.string()))
+    attackers = pc.if_else(events.column("malicious"), pa.scalar("x"), pa.scalar(None, pa.string()))
+    place = events.schema.get_field_index
+    changed = events.set_column(place("referer"), "referer", only).set_column(
+        place("fingerprint"), "fingerprint", attackers
+    )
+    shares = fields_seen(lambda: iter([changed.slice(0, 1_000), changed.slice(1_000)]))
+    assert shares["ip"] == 1.0
+    assert 0.0 < shares["referer"] < 0.1
+    assert shares["fingerprint"] == 0.0, "seen, and by no legitimate client"
+    assert "end" not in shares
 
 
 @pytest.mark.slow
@@ -145,7 +170,6 @@ def test_ten_ordinary_weeks_raise_no_alarm_and_a_shift_is_seen_within_a_day(tmp_
     from classifier.model.apply import Model
     from classifier.model.drift import measure_drift
     from classifier.model.pipeline import TrainOptions, train_bundle
-    from classifier.traffic import simulate
     from tests.benchmarks.bench_drift import planted
 
     span = {"duration_s": 7 * 86_400.0, "clients": 40}

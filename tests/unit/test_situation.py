@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from classifier.features.spec import COLUMN, NAMES
 from classifier.policy import LegitimateCurve, Thresholds
-from classifier.situation import ACTED, DAY, MINUTE_US, NEW, NEW_ACCOUNT, SPREADING, UNUSUAL_MARK, Levels, Situation
+from classifier.situation import (
+    ACTED,
+    DAY,
+    MINUTE_US,
+    NEW,
+    NEW_ACCOUNT,
+    RETURNS_US,
+    SPREADING,
+    UNUSUAL_MARK,
+    Levels,
+    Situation,
+)
 
 START = 1_767_600_000 * 1_000_000
 
@@ -100,6 +111,57 @@ def test_a_minute_of_one_or_two_clients_or_of_little_is_no_flood(groups: tuple[t
     day = Day()
     day.pass_by(60, ordinary=40)
     assert "attack" not in day.pass_by(1, *groups, ordinary=40)
+
+
+def at_once(day: Day, requests: int, clients: int, marks: int, second: float = 0.0) -> str:
+    """Let requests come within a tenth of a second of the minute that begins; return the state after them."""
+    client = np.arange(requests) % clients + 5_000_000
+    time = START + day.minute * MINUTE_US + int(second * 1e6) + np.arange(requests) * (100_000 // requests)
+    keys = client.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    day.situation.observe_all(time, keys, np.full(requests, marks, np.uint8))
+    return day.situation.state
+
+
+def test_a_few_hostile_requests_at_the_begin_of_a_minute_are_no_flood() -> None:
+    day = Day()
+    day.pass_by(60, ordinary=600)
+    assert at_once(day, 50, 10, HOSTILE) == "calm", "fifty of fifty, and a twelfth of a usual minute"
+    assert day.pass_by(3, ordinary=600) == ["calm"] * 3
+
+
+def test_a_flood_that_its_own_minute_does_not_confirm_is_taken_back() -> None:
+    day = Day()
+    day.pass_by(60, ordinary=600)
+    assert at_once(day, 80, 20, HOSTILE) == "attack"
+    assert day.pass_by(1, ordinary=1_500) == ["calm"]
+    assert "over at once" in day.situation.changes[-1].evidence[0]
+    assert day.pass_by(5, ordinary=600) == ["calm"] * 5
+    day.pass_by(1, (1_000, 50, HOSTILE), ordinary=600)
+    assert day.situation.verdict.onset == day.situation.verdict.since, "what was taken back began no attack"
+
+
+def test_an_attack_that_comes_again_is_the_same_one() -> None:
+    day = Day()
+    day.pass_by(60)
+    flood = (1_000, 50, HOSTILE)
+    day.pass_by(3, flood)
+    first = day.situation.verdict
+    assert first.onset == first.since > 0
+    assert day.pass_by(20)[-1] == "calm"
+    assert day.situation.verdict.onset == 0
+    day.pass_by(3, flood)
+    assert day.situation.verdict.since > first.since
+    assert day.situation.verdict.onset == first.onset
+    day.pass_by(RETURNS_US // MINUTE_US + 20)
+    day.pass_by(3, flood)
+    assert day.situation.verdict.onset == day.situation.verdict.since > first.onset
+
+
+def test_after_a_day_of_silence_there_is_no_flood_either() -> None:
+    day = Day()
+    day.pass_by(60)
+    day.minute += DAY + 10
+    assert at_once(day, 500, 50, HOSTILE) != "attack"
 
 
 @pytest.mark.parametrize("minutes", [29, 30])
