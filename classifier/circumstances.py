@@ -15,7 +15,6 @@ import numpy.typing as npt
 from classifier.features.spec import COLUMN
 
 Floats = npt.NDArray[np.float64]
-Flags = npt.NDArray[np.bool_]
 TYPICAL_TOKENS = 1000.0
 """Tokens that a typical request takes, in and out, unless stated."""
 BYTES_PER_TOKEN = 4.0

@@ -70,6 +70,7 @@ _PROMPT, _ACCOUNT_AGE = COLUMN["request_prompt_length"], COLUMN["request_account
 _YOUNG = 12.0  # log2 s: younger than an hour or so
 _SURGE_OF_TEMPLATE, _CLIENTS_OF_TEMPLATE = 3.0, 8.0
 Marks = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float64]
 
 
 class Minute(NamedTuple):
@@ -380,19 +381,16 @@ def acute(usual: npt.NDArray[np.float64]) -> Acute:
     """Return what tells a flood within its first minute, from the usual minutes, float64[m, counts]."""
     if len(usual) < FEWEST:
         return UNKNOWN
-    requests, acted = usual[:, _FIELDS.index("requests")], usual[:, _FIELDS.index("acted")]
-    normal = float(np.median(requests))
-    middle, mean = (min(float(of(acted)), USUAL_MOST * normal) for of in (np.median, np.mean))
-    spread = min(1.4826 * float(np.median(np.abs(acted - np.median(acted)))), USUAL_MOST * normal)
+    median, spreads, means = _usual(usual)
+    place, normal = _FIELDS.index("acted"), float(median[0])
+    middle, spread, mean = float(median[place]), float(spreads[place]), float(means[place])
     share = ATTACK_SHARE + middle / max(normal, 1e-9)
     chance = middle + DEVIATIONS * max(spread, math.sqrt(max(mean, RAREST)))
     return Acute(max(LEAST, chance, share * normal), share, normal)
 
 
-def _figures(
-    window: deque[Minute], usual: npt.NDArray[np.float64]
-) -> tuple[dict[str, dict[str, float]], dict[str, float], dict[str, float]]:
-    """Return figures of each count, the mean minute of the window, and the median one of the usual."""
+def _usual(usual: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return the median, the robust deviation and the mean of each count in the usual minutes, float64[counts] each."""
     median = np.median(usual, axis=0)
     spread = 1.4826 * np.median(np.abs(usual - median), axis=0)
     means = np.mean(usual, axis=0)  # of what comes less than once a minute the median is 0
@@ -400,6 +398,14 @@ def _figures(
         place = _FIELDS.index(name)
         for values in (median, spread, means):
             values[place] = min(values[place], USUAL_MOST * median[0])
+    return median, spread, means
+
+
+def _figures(
+    window: deque[Minute], usual: npt.NDArray[np.float64]
+) -> tuple[dict[str, dict[str, float]], dict[str, float], dict[str, float]]:
+    """Return figures of each count, the mean minute of the window, and the median one of the usual."""
+    median, spread, means = _usual(usual)
     figures, now, normal = {}, {}, {}
     for place, name in enumerate(_FIELDS):
         mean = sum(minute[place] for minute in window) / len(window)

@@ -72,8 +72,7 @@ class Observer:
 
     def let_through(self, arrival: Arrival) -> None:
         """Count a request that goes on to the models although it was decided otherwise, or not at all: a hook of the gate."""
-        event, typical = arrival.event, self._settings.typical_tokens
-        self.load.began(arrival.serial, predicted_tokens(event.request_bytes, event.max_tokens, arrival.row, typical))
+        self.load.began(arrival.serial, self._tokens(arrival))
 
     def circumstances(self, arrival: Arrival) -> Circumstances:
         """Return what is known. In a log that is replayed, all is calm: it was decided long ago."""
@@ -84,9 +83,12 @@ class Observer:
         # A surge fills the gateway, too: only an attack tightens anything.
         pressed = self._settings.load_when == "always" or self.watch.state == "attack"
         load = self.load.now(arrival.live.load) if pressed else 0.0
-        event, typical = arrival.event, self._settings.typical_tokens
-        cost = predicted_tokens(event.request_bytes, event.max_tokens, arrival.row, typical) / typical
+        cost = self._tokens(arrival) / self._settings.typical_tokens
         return Circumstances(listed, registration, load > 0.0 and self._is_known(arrival), load, cost)
+
+    def _tokens(self, arrival: Arrival) -> float:
+        event = arrival.event
+        return predicted_tokens(event.request_bytes, event.max_tokens, arrival.row, self._settings.typical_tokens)
 
     def _is_known(self, arrival: Arrival) -> bool:
         attacked = (arrival.time - self.watch.onset) / MICROSECONDS if self.watch.state == "attack" else 0.0

@@ -40,6 +40,8 @@ ROUTES = {
 """What a model meets in production: fields that a route does not supply. Training drops them for some clients."""
 _ROUTE_CLIENTS = 4
 """One client in so many is seen once more through each route."""
+_SEATS = 1 << 20
+"""Places by hash in which clients are counted."""
 
 
 @dataclass(slots=True)
@@ -185,9 +187,6 @@ def fields_seen(source: Source) -> dict[str, float]:
             has[place, seat[filled & legitimate]] = True
     shares = has.sum(axis=1) / max(int(came.sum()), 1)
     return {name: float(share) for name, share, any_ in zip(names, shares, anywhere, strict=True) if any_}
-
-
-_SEATS = 1 << 20
 
 
 def field_filled(events: pa.Table, name: str) -> npt.NDArray[np.bool_]:

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from classifier.events import VERDICTS
 from classifier.model.apply import Scored
-from classifier.policy import BLOCK, CHALLENGE
+from classifier.policy import CHALLENGE
 from classifier.whatif.traffic import Decided, Traffic, traffic_of
 
 ROUNDS = 8
@@ -64,7 +64,7 @@ def enforced(
     can = solved(traffic)
     acts = traffic.time >= begins
     decided = under_load(traffic, shadow, can, acts)
-    refused, unsettled, done = _refusals(decided, can, acts), 0, 1
+    refused, unsettled, done = decided.refused(can, acts), 0, 1
 
     def again(reasons: bool) -> Decided:
         played = _rewritten(tables, traffic, decided, refused) if refused.any() else iter(tables)
@@ -77,14 +77,10 @@ def enforced(
         done += 1
         if not unsettled:
             break
-        decided, refused = played, _refusals(played, can, acts)
+        decided, refused = played, played.refused(can, acts)
     if explain:
         decided = replace(decided, reasons=again(True).reasons)
     return Enforced(traffic, shadow, decided, can & acts & (decided.code == CHALLENGE), refused, done, unsettled)
-
-
-def _refusals(decided: Decided, can: npt.NDArray[np.bool_], acts: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-    return np.asarray(acts & ((decided.code == BLOCK) | ((decided.code == CHALLENGE) & ~can)))
 
 
 def _rewritten(

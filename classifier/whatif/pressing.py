@@ -11,10 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from classifier.circumstances import Known
-from classifier.policy import ALLOW, BLOCK, CHALLENGE, LOAD, Policy
+from classifier.policy import ALLOW, CHALLENGE, LOAD, Policy
 from classifier.whatif.server import Pressed, Server, challenged_under_load
 from classifier.whatif.traffic import Decided, Flags, Traffic
 
@@ -41,18 +40,11 @@ def pressed(
     opened &= acts & (decided.code == ALLOW)
     if not opened.any():
         return decided
-    refused = acts & ((decided.code == BLOCK) | ((decided.code == CHALLENGE) & ~can))
-    work = np.where(refused, 0.0, server.work(traffic.input_tokens, traffic.output_tokens))
+    work = np.where(decided.refused(can, acts), 0.0, server.work(traffic.input_tokens, traffic.output_tokens))
     pressure = policy.pressure
     asked = Pressed(decided.raw, policy.widened(), pressure.begins, pressure.weights(decided.cost), opened, can)
-    turned = challenged_under_load(server, traffic.time, work, asked)
-    return replace(
-        decided,
-        code=np.where(turned, np.uint8(CHALLENGE), decided.code),
-        reasons=np.where(turned, _before(LOAD, decided.reasons), decided.reasons),
-    )
-
-
-def _before(reason: str, others: npt.NDArray[np.object_]) -> npt.NDArray[np.object_]:
-    """Put a reason before those of each request, object[n]."""
-    return np.array([f"{reason} {of}" if of else reason for of in others], dtype=object)
+    turned = np.flatnonzero(challenged_under_load(server, traffic.time, work, asked))
+    code, reasons = decided.code.copy(), decided.reasons.copy()
+    code[turned] = CHALLENGE
+    reasons[turned] = [f"{LOAD} {of}" if of else LOAD for of in reasons[turned]]
+    return replace(decided, code=code, reasons=reasons)

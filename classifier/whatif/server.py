@@ -23,8 +23,6 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 SPEED = 50.0
 """Tokens/s of a single answer, unless stated: what a large model gives one client on current accelerators, about."""
-
-
 FULL = 0.5
 """Share of the full speed at which a server counts as fully loaded."""
 

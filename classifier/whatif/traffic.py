@@ -16,6 +16,7 @@ from classifier.errors import InputError
 from classifier.events import MICROSECONDS
 from classifier.features.stream import clients_of
 from classifier.model.apply import Scored
+from classifier.policy import BLOCK, CHALLENGE
 from classifier.whatif.solving import software_of
 
 Floats = npt.NDArray[np.float64]
@@ -144,6 +145,10 @@ class Decided:
             Known().history(part.rows),
             tokens / TYPICAL_TOKENS,
         )
+
+    def refused(self, can: Flags, acts: Flags) -> Flags:
+        """Mark what does not reach the model, bool[n]: `can` solve a challenge, `acts` is where decisions are enforced."""
+        return np.asarray(acts & ((self.code == BLOCK) | ((self.code == CHALLENGE) & ~can)))
 
     @classmethod
     def joined(cls, parts: list[Decided]) -> Decided:
