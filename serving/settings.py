@@ -16,15 +16,12 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from classifier.circumstances import TYPICAL_TOKENS, Known
 from classifier.errors import InputError
-from classifier.policy import Pressure
 
 Mode = Literal["shadow", "enforce"]
 FailMode = Literal["open", "closed"]
 Gateway = Literal["forwarded", "nginx", "envoy"]
 Share = Annotated[float, Field(ge=0, lt=1)]
-_KNOWN, _PRESSURE = Known(), Pressure()  # what a what-if takes, too
 Header = Annotated[str, Field(pattern=r"^[A-Za-z0-9-]*$", max_length=64)]
 
 CONFIG_VARIABLE = "BOTSIEVE_CONFIG"
@@ -83,25 +80,18 @@ class Settings(BaseSettings):
     registration_challenge_budget: Share | None = Field(None, description="The same, where accounts are made")
     registration_block_budget: Share | None = Field(None, description="The same, where accounts are made")
     capacity: float | None = Field(None, gt=0, description="Tokens in flight at which the gateway is full")
-    load_start: float = Field(
-        _PRESSURE.begins, ge=0, lt=1, description="Load from which unknown clients are challenged sooner"
-    )
+    load_start: float = Field(0.7, ge=0, lt=1, description="Load from which unknown clients are challenged sooner")
     load_budget: float = Field(
-        _PRESSURE.budget,
-        ge=0,
-        le=1,
-        description="Challenge budget of clients that are not known at load 1; 1 is all of them",
+        1.0, ge=0, le=1, description="Challenge budget of clients that are not known at load 1; 1 is all of them"
     )
     load_when: Literal["attack", "always"] = Field(
         "attack", description="When load counts: while the service is under attack (/v1/situation), or always"
     )
     load_s: float = Field(30.0, gt=0, description="s that a load holds that was stated")
-    typical_tokens: float = Field(TYPICAL_TOKENS, gt=0, description="Tokens that a typical request takes, in and out")
-    known_account_s: float = Field(_KNOWN.account_s, ge=0, description="Age below which no account is known, s")
-    known_client_s: float = Field(
-        _KNOWN.client_s, ge=0, description="Time that a known client came before the attack began, s"
-    )
-    known_requests: int = Field(_KNOWN.requests, ge=1, description="Requests that a known client has made")
+    typical_tokens: float = Field(1000.0, gt=0, description="Tokens that a typical request takes, in and out")
+    known_account_s: float = Field(86_400.0, ge=0, description="Age below which no account is known, s")
+    known_client_s: float = Field(3_600.0, ge=0, description="Time that a known client came before the attack began, s")
+    known_requests: int = Field(10, ge=1, description="Requests that a known client has made")
     token: SecretStr | None = Field(
         None, description="Bearer token for all but health, the challenge pages and /status"
     )

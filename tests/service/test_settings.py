@@ -9,7 +9,9 @@ from unittest.mock import Mock
 
 import pytest
 
+from classifier.circumstances import TYPICAL_TOKENS, Known
 from classifier.errors import InputError
+from classifier.policy import Pressure
 from serving.__main__ import main, uvicorn_options
 from serving.settings import PRESETS, Route, Rules, Settings, load_settings
 
@@ -91,3 +93,11 @@ def test_a_start_that_cannot_be_exits_with_2(capsys: pytest.CaptureFixture[str],
     line = capsys.readouterr().err
     assert line.startswith("botsieve: no bundle at")
     assert line.count("\n") == 1
+
+
+def test_a_what_if_takes_the_defaults_of_a_service() -> None:
+    """They are written down twice: the settings are read before numpy may be imported."""
+    settings = load_settings(bundle="b")
+    assert Known(settings.known_account_s, settings.known_client_s, settings.known_requests) == Known()
+    assert Pressure(settings.load_start, settings.load_budget) == Pressure()
+    assert settings.typical_tokens == TYPICAL_TOKENS
