@@ -194,14 +194,14 @@ def _refusal(answer: dict[str, Any]) -> HTTPException:
     detail: dict[str, Any] = {
         "id": answer["id"],
         "title": "blocked",
-        "detail": "This request is blocked: it looks like an attack.",
+        "detail": _BLOCKED,
     }
     headers = {"x-botsieve-id": answer["id"], "cache-control": "no-store"}
     if answer["enforced"] != "challenge":
         return HTTPException(403, detail, headers)
     detail |= {
         "title": "challenge",
-        "detail": "Solve the challenge of this request, then send it again with the pass that this earns.",
+        "detail": _CHALLENGED,
     }
     if answer.get("challenge"):
         detail["challenge"] = answer["challenge"]

@@ -127,6 +127,7 @@ def test_honest_clients_are_served_and_an_attacker_is_refused(
         assert len(served) >= 20
         # LiteLLM tells of prompts: who asks for the model's instructions is soon refused.
         assert {401, 403} <= set(attacked), f"{passage}\n{why}"
+        assert attacked.index(401) < attacked.index(403), f"challenged, then blocked: {attacked}"
         assert set(attacked) <= {200, 401, 403}
         assert passage.reached["prompt_extraction"] < len(attacked) / 2, f"{passage}\n{why}"
 
