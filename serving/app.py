@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -44,6 +45,7 @@ from serving.records import Lines
 from serving.settings import Settings
 from serving.snapshot import Clock, Snapshots
 from serving.status import Status
+from serving.steady import Steady
 
 log = logging.getLogger("botsieve.serving")
 
@@ -117,14 +119,20 @@ def create_app(
     settings: Settings,
     model: Judge,
     *,
-    now: Callable[[], float] = time.time,
+    now: Callable[[], float] | None = None,
     secret: bytes | None = None,
     challenger: Judge | None = None,
     restored: tuple[Engine, Clock] | None = None,
 ) -> Service:
-    """Put a service together. `now` gives Unix seconds; `secret` keys the hashes (that of the environment if None);
-    `restored` is what a snapshot held."""  # fmt: skip
+    """Put a service together.
+
+    `now` gives Unix seconds (None: the machine's, without its leaps); `secret` keys the hashes (None: that of the environment);
+    `restored` is what a snapshot held.
+    """
     key = secret_from_environment() if secret is None else secret
+    wall = now or time.time  # what is written for people has the machine's time
+    if now is None:
+        now = Steady(restored[0].clock / MICROSECONDS if restored and settings.clock == "server" else -math.inf)
     gate = Gate(settings, model, key, now, challenger=challenger, restored=restored)
     app = Service(title="botsieve", version=__version__, lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.gate, app.access, app.metrics = gate, Access(settings), Metrics(gate)
@@ -137,9 +145,9 @@ def create_app(
     app.authorize = Authorize(gate, app.batcher, app.access, app.metrics, key)
     app.envoy = Envoy(gate, app.authorize, app.access) if settings.grpc_port is not None else None
     gate.hooks.recorder = app.journal = _journal(gate, now, given=secret is not None)
-    audit = Lines(settings.state, "audit", now)
+    audit = Lines(settings.state, "audit", wall)
     labels = Lines(
-        settings.journal or settings.state, "labels", now
+        settings.journal or settings.state, "labels", wall
     )  # beside the journal, where training looks for them
     app.include_router(routes.router(gate, app.metrics, app.access, audit))
     challenges, pages = challenging.attach(gate, now, challenging.signing_secret(secret))
@@ -148,6 +156,11 @@ def create_app(
     observer = app.observer = circumstances.attach(gate, now)
     app.metrics.gauges["load"] = ("How loaded the gateway is", observer.load.now)
     app.metrics.gauges["listed"] = ("Entries of the allow and deny lists", lambda: len(observer.lists))
+    if isinstance(now, Steady):
+        app.metrics.gauges["clock_leaps"] = (
+            "Times the machine's clock leapt, which was not followed",
+            lambda: now.leaps,
+        )
     app.metrics.registry.register(observer.watch)
     app.include_router(situation.router(observer.watch))
     app.include_router(admin.router(gate, observer, app.access, app.keeper, audit, labels))

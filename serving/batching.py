@@ -5,8 +5,8 @@ loop brings others, since what a call costs beside its rows is a good part of it
 enough they go. Of a crowd, only so many go in one turn: their answers leave before the next ones are scored.
 
 As long as the scorer keeps its deadline it runs right here, which costs no switch between threads. Once it has been late, it
-runs in a thread of its own for a while, so that the fail mode can answer in time and the loop goes on; it comes back when it
-has kept the deadline for a minute.
+runs in a thread of its own for a while, so that the fail mode can answer in time and the loop goes on; it comes back when no call
+has been late for a minute. Requests wait in line for that thread, each until its own deadline.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from serving.gate import Answer, Arrival, Gate, Judged, Live, Pending
@@ -25,6 +25,8 @@ log = logging.getLogger("botsieve.serving")
 TRUST_AFTER_S = 60.0
 TOGETHER = 16
 """Rows of a turn: what a call costs beside its rows is then shared by enough of them."""
+MOST_CALLS = 64
+"""Calls that wait for the thread; whoever comes then is late at once."""
 
 
 class Waiter(Protocol):
@@ -69,7 +71,8 @@ class Batcher:
         self._waiting: list[_Waiting] = []
         self._rows = 0  # of those who wait
         self._thread: ThreadPoolExecutor | None = None
-        self._busy: asyncio.Future[Judged] | None = None
+        self._calls: set[Future[Judged]] = set()  # those that the thread has not done
+        self._hangs: Future[Judged] | None = None
         self._suspect_until = -float("inf")
         self._tasks: set[asyncio.Task[None]] = set()
         self.in_flight = 0
@@ -103,7 +106,7 @@ class Batcher:
 
     def _flush(self) -> None:
         """Take what one turn can take. What is left goes on in the next, after these answers and before who comes then."""
-        suspect = self._clock() < self._suspect_until
+        suspect = self._suspect()
         taken = _most_of(self._waiting, self._most if suspect else self._together)
         part, self._waiting = self._waiting[:taken], self._waiting[taken:]
         self._rows -= sum(len(group) for group, _, _ in part)
@@ -141,25 +144,32 @@ class Batcher:
         self._answer(part, arrivals, judged)
 
     async def _aside(self, part: list[_Waiting], arrivals: list[Arrival]) -> None:
+        """Let the thread score them, after those that it has. Only a call that was late itself prolongs the distrust."""
         self.sizes(len(arrivals))
-        if self._busy is not None and not self._busy.done():
-            self._late(part, arrivals)
+        if len(self._calls) >= MOST_CALLS:
+            self._fail(part, arrivals, "late")
             return
         self._thread = self._thread or ThreadPoolExecutor(1, "scorer")
-        self._busy = asyncio.get_running_loop().run_in_executor(self._thread, self._judge, arrivals)
-        try:
-            judged = await asyncio.wait_for(asyncio.shield(self._busy), self._deadline)
-        except TimeoutError:
-            self._busy.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._late(part, arrivals)
-        except Exception as error:
+        call = self._thread.submit(self._judge, arrivals)
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        asked = asyncio.wrap_future(call)
+        await asyncio.wait([asked], timeout=self._deadline)
+        if not asked.done():
+            if not call.cancel():  # it is being worked on: nobody else is to blame
+                self._suspect_until, self._hangs = self._clock() + TRUST_AFTER_S, call
+                asked.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._fail(part, arrivals, "late")
+        elif (error := asked.exception()) is not None:
+            if not isinstance(error, Exception):
+                raise error
             self._fail(part, arrivals, "error", error)
         else:
-            self._answer(part, arrivals, judged)
+            self._answer(part, arrivals, asked.result())
 
-    def _late(self, part: list[_Waiting], arrivals: list[Arrival]) -> None:
-        self._suspect_until = self._clock() + TRUST_AFTER_S
-        self._fail(part, arrivals, "late")
+    def _suspect(self) -> bool:
+        """Whether the scorer has been late within the minute, or hangs."""
+        return self._clock() < self._suspect_until or not (self._hangs is None or self._hangs.done())
 
     def _answer(self, part: list[_Waiting], arrivals: list[Arrival], judged: Judged) -> None:
         try:

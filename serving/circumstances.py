@@ -54,7 +54,8 @@ class Observer:
         self.lists, self.load, self.watch, self._gate = lists, load, Watch(gate), gate
         self._settings = settings = gate.settings
         self._known = Known(settings.known_account_s, settings.known_client_s, settings.known_requests)
-        self._policy, self._of = Policy(gate.thresholds), gate.thresholds
+        self._of = gate.thresholds
+        self._policies: dict[str, Policy] = {}  # by the pattern of a route
         self._renew()
 
     def decide(
@@ -65,7 +66,7 @@ class Observer:
             self._renew()
         self.watch.observe(arrival, raw)
         about = self.circumstances(arrival)
-        decision, why = self._policy.decide(raw, probability, about)
+        decision, why = self._policies[self._gate.rules.of(arrival.event.path).path].decide(raw, probability, about)
         if decision.decision == "allow":
             self.load.began(arrival.serial, about.cost * self._settings.typical_tokens)
         return decision, why
@@ -95,22 +96,30 @@ class Observer:
         return bool(self._known.history(arrival.row) - attacked >= self._known.client_s)
 
     def _renew(self) -> None:
-        """Take the thresholds of the model that decides now."""
+        """Take the thresholds of the model that decides now, for each route."""
         gate, settings = self._gate, self._settings
         self._of, manifest = gate.thresholds, gate.model.bundle.manifest
-        curve = manifest.policy_curve()
-        budget = manifest.budgets["challenge"] if settings.challenge_budget is None else settings.challenge_budget
-        registration = None
-        asked = {"challenge": settings.registration_challenge_budget, "block": settings.registration_block_budget}
-        stated = {name: value for name, value in asked.items() if value is not None}
-        if stated:
-            both = {**manifest.budgets, **stated}
-            chosen = Budgets(max(both["challenge"], both["block"]), min(both["block"], both["challenge"]))
-            registration = thresholds_from_curve(curve, chosen, tuple(stated))
-        self._policy = Policy(
-            gate.thresholds, budget=float(budget), curve=curve, registration=registration,
-            pressure=Pressure(settings.load_start, settings.load_budget),
-        )  # fmt: skip
+        curve, pressure = manifest.policy_curve(), Pressure(settings.load_start, settings.load_budget)
+        usual = manifest.budgets["challenge"] if settings.challenge_budget is None else settings.challenge_budget
+
+        def chosen(challenge: float | None, block: float | None) -> tuple[Thresholds | None, float]:
+            """Return the thresholds of budgets that are stated, and the challenge budget they hold for."""
+            stated = {name: value for name, value in (("challenge", challenge), ("block", block)) if value is not None}
+            if not stated:
+                return None, float(usual)
+            both = {"challenge": float(usual), "block": float(manifest.budgets["block"]), **stated}
+            if challenge is None:  # what is stated holds, and the other gives way: who is blocked counts as challenged
+                both["challenge"] = max(both.values())
+            both["block"] = min(both.values())
+            return thresholds_from_curve(curve, Budgets(**both), tuple(stated)), both["challenge"]
+
+        registration, _ = chosen(settings.registration_challenge_budget, settings.registration_block_budget)
+        self._policies = {}
+        for route in reversed(gate.rules.routes):  # of two with one pattern the first counts
+            own, budget = chosen(route.challenge_budget, route.block_budget)
+            self._policies[route.path] = Policy(
+                own or gate.thresholds, budget=budget, curve=curve, registration=own or registration, pressure=pressure
+            )
 
 
 def attach(gate: Gate, now: Callable[[], float]) -> Observer:

@@ -30,6 +30,7 @@ from classifier.errors import InputError
 from classifier.events import MICROSECONDS, Event, check, microseconds
 from classifier.features import layout as at
 from classifier.features.engine import Engine, Tables
+from classifier.features.order import EXPIRY_US
 from classifier.features.prepare import Described, Preparer, gathered
 from classifier.logs.address import client_address
 from classifier.model.judge import Judge
@@ -41,6 +42,8 @@ from serving.snapshot import Clock
 Result = Literal["recorded", "refused", "duplicate", "expired", "unknown"]
 _REFUSED = ("challenge", "block")
 RUNS_KEPT = 8
+LONGEST_PATH = 512
+"""Characters of a path that are kept with a decision."""
 
 
 class Rejected(ValueError):  # noqa: N818 - what it is, not a failure
@@ -121,12 +124,16 @@ class Arrival:
 
 @dataclass(slots=True)
 class Judged:
-    """Scores of n arrivals: raw and probability float32[n], reasons joined by blanks or None, attack families or None."""
+    """Scores of n arrivals: raw and probability float32[n], reasons joined by blanks or None, attack families or None.
+
+    `by` is the model that gave them.
+    """
 
     raw: npt.NDArray[np.float32]
     probability: npt.NDArray[np.float32]
     reasons: list[str | None]
     families: list[str | None]
+    by: Judge | None = None
 
 
 class Decided(msgspec.Struct, gc=False):
@@ -213,7 +220,7 @@ class Tallies:
     failed: Counter[tuple[str, str]] = field(default_factory=Counter)  # cause, fail mode
     passes: Counter[str] = field(default_factory=Counter)  # "admitted", or why not
     challenges: Counter[str] = field(default_factory=Counter)  # "solved", or why not
-    tokens: Counter[str] = field(default_factory=Counter)  # asked for, by decision
+    tokens: Counter[tuple[str, str]] = field(default_factory=Counter)  # asked for, by decision and what was enforced
     snapshots: Counter[str] = field(default_factory=Counter)  # "written" or "failed"
     behind: int = 0  # arrivals while the machine's clock was more than 1 s behind the running one
     journal: Counter[str] = field(default_factory=Counter)  # rows "written", "failed" or "dropped"
@@ -395,6 +402,10 @@ class Gate:
 
     def answer(self, arrivals: Sequence[Arrival], judged: Judged) -> list[Answer]:
         """Decide about scored arrivals and keep what was decided. Raises ValueError when a score is no number."""
+        if (
+            judged.by is not None and judged.by is not self.model
+        ):  # another model was loaded meanwhile, with its thresholds
+            judged = self.judge(arrivals)
         raws, probabilities = judged.raw.tolist(), judged.probability.tolist()
         policy, thresholds, bundle = self.hooks.decide, self.thresholds, self.bundle
         decided: list[tuple[Decision, Sequence[str]]] = []
@@ -414,7 +425,7 @@ class Gate:
                 self.hooks.let_through(arrival)
             kept = Decided(
                 arrival.id, arrival.time, arrival.client, decision.decision, enforced, raw, probability, decision.score,
-                (*why, *own.split()) if own else tuple(why), bundle, arrival.event.path,
+                (*why, *own.split()) if own else tuple(why), bundle, arrival.event.path[:LONGEST_PATH],
                 None if decision.decision == "allow" else family,
             )  # fmt: skip
             answers.append(self._conclude(arrival, kept, warming))
@@ -440,7 +451,7 @@ class Gate:
                 self.hooks.let_through(arrival)
             kept = Decided(
                 arrival.id, arrival.time, arrival.client, verdict, enforced, None, None, None, (*why, f"scoring_{cause}"),
-                self.bundle, arrival.event.path,
+                self.bundle, arrival.event.path[:LONGEST_PATH],
             )  # fmt: skip
             answers.append(self._conclude(arrival, kept, warming, mode))
         return answers
@@ -451,7 +462,7 @@ class Gate:
         if len(self._kept) > self.settings.decisions_kept:
             self._kept.popitem(last=False)
         self.tallies.decisions[kept.decision, kept.enforced] += 1
-        self.tallies.tokens[kept.decision] += arrival.event.max_tokens or 0
+        self.tallies.tokens[kept.decision, kept.enforced] += arrival.event.max_tokens or 0
         if kept.decision != "allow":
             self.tallies.reasons.update((reason, kept.decision) for reason in kept.reasons)
         if self.hooks.recorder is not None:
@@ -526,8 +537,10 @@ class Gate:
         kept = self._kept.get(serial)
         if ending.verdict is None and kept is not None and not self._events_time:
             ending.verdict = kept.enforced
-        self._preparer.completion(values, ending)
         time = self._completion_time(serial, ending.duration)
+        if time > self._open[serial] + EXPIRY_US:
+            return False  # it expires at its own moment, whoever asks
+        self._preparer.completion(values, ending)
         self._completing = ending
         try:
             done = self.engine.complete(serial, float(time), values)
@@ -622,7 +635,7 @@ _HEX = frozenset("0123456789abcdef")
 def judge_rows(model: Judge, rows: npt.NDArray[np.float32]) -> Judged:
     """Score and explain feature rows, float32[n, features]."""
     raw, probability = model.score(rows)
-    return Judged(raw, probability, model.reasons(rows, raw), model.families(rows, raw))
+    return Judged(raw, probability, model.reasons(rows, raw), model.families(rows, raw), model)
 
 
 def _rows(arrivals: Sequence[Arrival]) -> npt.NDArray[np.float32]:

@@ -79,7 +79,7 @@ class Metrics(Collector):
         gate, tallies = self._gate, self._gate.tallies
         yield _counter("decisions", "Decisions taken", ("decision", "enforced"), tallies.decisions)
         yield _counter("reasons", "Reasons of challenges and blocks", ("reason", "decision"), tallies.reasons)
-        yield _counter("asked_tokens", "max_tokens of the requests decided", ("decision",), _one(tallies.tokens))
+        yield _counter("asked_tokens", "max_tokens of the requests decided", ("decision", "enforced"), tallies.tokens)
         yield _counter("rejected", "Requests that could not be taken", ("reason",), _one(tallies.rejected))
         yield _counter("completions", "Completions by what became of them", ("result",), _one(tallies.completions))
         yield _counter("passes", "Passes shown where a challenge was due", ("result",), _one(tallies.passes))

@@ -43,6 +43,11 @@ PRESETS: dict[str, Names] = {
 }
 
 
+def _check_budgets(block: float | None, challenge: float | None) -> None:
+    if block is not None and challenge is not None and block > challenge:
+        raise ValueError("a block budget must not be above its challenge budget, which counts blocks too")
+
+
 class Route(BaseModel):
     """What holds for some paths of the gateway. The first route whose pattern fits counts."""
 
@@ -52,9 +57,18 @@ class Route(BaseModel):
     mode: Mode | None = Field(None, description="shadow or enforce, instead of the service's mode")
     fail_mode: FailMode | None = Field(None, description="open or closed, instead of the service's fail mode")
     registration: bool = Field(False, description="New accounts are made here: budgets of registration hold")
+    challenge_budget: Share | None = Field(None, description="Share of legitimate requests challenged or blocked, here")
+    block_budget: Share | None = Field(None, description="Share of legitimate requests blocked, here")
+
+    @model_validator(mode="after")
+    def _budgets(self) -> Route:
+        _check_budgets(self.block_budget, self.challenge_budget)
+        return self
 
 
 _ANY = Route.model_validate({"path": "*"})
+LONGEST_KEPT = 256
+"""Characters of a path up to which its route is remembered: nobody fills the memory with long ones."""
 
 
 class Settings(BaseSettings):
@@ -70,7 +84,7 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="What runs the model")
     clock: Literal["server", "event"] = Field("server", description="Whose time counts: the service's, or the event's")
     mode: Mode = Field("shadow", description="shadow decides and tells the gateway to allow; enforce means it")
-    routes: tuple[Route, ...] = Field((), description="Mode, fail mode and registration by path pattern")
+    routes: tuple[Route, ...] = Field((), description="Mode, fail mode, registration and budgets by path pattern")
     warm_up_s: float = Field(3600.0, ge=0, description="s after an empty start in which nothing is enforced")
     fail_mode: FailMode = Field("open", description="What answers when scoring fails or is late")
     deadline_s: float = Field(0.1, gt=0, description="s that scoring may take before the fail mode answers")
@@ -149,12 +163,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _budgets(self) -> Settings:
-        for least, most in (
-            (self.block_budget, self.challenge_budget),
-            (self.registration_block_budget, self.registration_challenge_budget),
-        ):
-            if least is not None and most is not None and least > most:
-                raise ValueError("a block budget must not be above its challenge budget, which counts blocks too")
+        _check_budgets(self.block_budget, self.challenge_budget)
+        _check_budgets(self.registration_block_budget, self.registration_challenge_budget)
         return self
 
     @classmethod
@@ -191,23 +201,25 @@ class Settings(BaseSettings):
 
 
 class Rules:
-    """What the settings say about a path: mode, fail mode, registration."""
+    """What the settings say about a path: mode, fail mode, registration, budgets."""
 
     def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self.of = lru_cache(maxsize=4096)(self._of)
-
-    def _of(self, path: str) -> Route:
-        """Return the route of a path, complete."""
-        bare = path.partition("?")[0]
-        settings = self._settings
-        found = next((route for route in settings.routes if fnmatchcase(bare, route.path)), _ANY)
-        return Route(
-            path=found.path,
-            mode=found.mode or settings.mode,
-            fail_mode=found.fail_mode or settings.fail_mode,
-            registration=found.registration,
+        modes = {"mode": settings.mode, "fail_mode": settings.fail_mode}
+        self.routes = tuple(
+            route.model_copy(update={name: mode for name, mode in modes.items() if getattr(route, name) is None})
+            for route in (*settings.routes, _ANY)
         )
+        self._kept = lru_cache(maxsize=4096)(self._of)
+
+    def of(self, path: str) -> Route:
+        """Return the route of a path, its modes filled in."""
+        if len(self.routes) == 1:
+            return self.routes[0]
+        bare = path.partition("?")[0]
+        return self._kept(bare) if len(bare) <= LONGEST_KEPT else self._of(bare)
+
+    def _of(self, bare: str) -> Route:
+        return next(route for route in self.routes if fnmatchcase(bare, route.path))
 
 
 def load_settings(**given: Any) -> Settings:

@@ -7,7 +7,7 @@ list does not know, from a table of ours.
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 MISSING, BROWSER, CLIENT_LIBRARY, DECLARED_BOT, OTHER = range(5)
@@ -43,7 +43,6 @@ def _patterns() -> tuple[Any, Any]:
     return bots, libraries
 
 
-@lru_cache(maxsize=65_536)
 def agent_class(user_agent: str | None) -> int:
     """Classify a user agent. A library of our table is one, even where the list of bots names it too (curl, Go)."""
     if user_agent is None or user_agent in ("", "-"):
@@ -59,7 +58,6 @@ def agent_class(user_agent: str | None) -> int:
     return OTHER
 
 
-@lru_cache(maxsize=65_536)
 def normal_agent(user_agent: str) -> str:
     """Return the user agent in lower case with each version number as one 0: versions come and go, programs stay."""
     return _VERSION.sub("0", user_agent[:_LONGEST].lower())

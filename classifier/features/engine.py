@@ -210,6 +210,7 @@ class Engine:
         self._one(now, at.ARRIVAL, event.hashes, event.values, serials, 0, out)
         self._flight.add(event, serials)
         heapq.heappush(self._due, (now + EXPIRY_US, serial))
+        self._drop_ended()
         if len(self._flight) > self._pending_limit:
             self._overflow(now)
         return serial, out[0]
@@ -238,6 +239,7 @@ class Engine:
             heapq.heappush(self._due, (time + EXPIRY_US, first + i))
             if self.record is not None:
                 self.record(time, at.ARRIVAL, first + i)
+        self._drop_ended()
         return first, out
 
     def complete(self, serial: int, time: float, values: npt.NDArray[np.float32]) -> bool:
@@ -301,6 +303,12 @@ class Engine:
             due, serial = heapq.heappop(self._due)
             self._end_early(due, serial)
 
+    def _drop_ended(self) -> None:
+        """Forget when requests would have expired that have ended, once these are the most of them."""
+        if len(self._due) > 2 * len(self._flight) + _DUE_KEPT:
+            self._due = [entry for entry in self._due if entry[1] in self._flight]
+            heapq.heapify(self._due)
+
     def _overflow(self, now: float) -> None:
         while len(self._flight) > self._pending_limit:
             _, serial = heapq.heappop(self._due)
@@ -326,6 +334,7 @@ class Engine:
 
 
 _FIRST_ROW = np.zeros(1, np.int64)
+_DUE_KEPT = 16_384
 _NOWHERE = np.empty((1, len(NAMES)), np.float32)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 ASSETS = (
@@ -23,6 +23,7 @@ PROBES = (
 """Paths that vulnerability scanners try (RE2, lower case); an inference gateway serves none of them."""
 _LONGEST = 2048
 _PLACEHOLDER = "0"
+_DIGIT, _VERSION = re.compile(r"\d"), re.compile(r"v[0-9]+")
 _OPAQUE = 24
 """A segment longer than this without a separator is an identifier, not a name."""
 
@@ -46,12 +47,11 @@ def _probes() -> Any:
 
 
 def _fold(segment: str) -> str:
-    if any(c.isdecimal() for c in segment) and not re.fullmatch(r"v[0-9]+", segment):
+    if _DIGIT.search(segment) and not _VERSION.fullmatch(segment):
         return _PLACEHOLDER
     return _PLACEHOLDER if len(segment) > _OPAQUE and "-" not in segment and "_" not in segment else segment.lower()
 
 
-@lru_cache(maxsize=65_536)
 def path_traits(path: str) -> PathTraits:
     """Describe a path (with its query string): depth and length of the part before `?`, and the folded template."""
     bare, mark, _ = path.partition("?")

@@ -7,11 +7,11 @@ the same functions on the same texts, and give the same bytes.
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -229,19 +229,16 @@ def _network_ends(data, start, stop):  # type: ignore[no-untyped-def]
         stop[i] = end
 
 
-@lru_cache(maxsize=65_536)
 def network_text(ip: str) -> str:
     """Return the text that names the network of an address: an IPv4 /24 without its last part, an IPv6 /48."""
     head, dot, tail = ip.rpartition(".")
     if dot and head and (not tail or (tail.isascii() and tail.isdecimal())):
         return head
     try:
-        address = ip_address(ip)
-    except ValueError:
+        packed = socket.inet_pton(socket.AF_INET6, ip.partition("%")[0])
+    except (OSError, ValueError):
         return ip
-    if isinstance(address, IPv6Address):
-        return str(ip_network((address.packed[:6] + bytes(10), 48)))
-    return ip
+    return socket.inet_ntop(socket.AF_INET6, packed[:6] + bytes(10)) + "/48"
 
 
 def _coded(column: pa.Array) -> tuple[npt.NDArray[np.int32], list[Any]]:
@@ -300,6 +297,31 @@ def _or_nan(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
+PathSays = tuple[int, int, tuple[float, ...]]
+
+
+class Sayings(NamedTuple):
+    """What the texts of an event say: functions of one text, None where there is none.
+
+    `ip` gives the hashes of address and network; `path` its hash, its template's, and the five numbers of `PathTraits` (depth,
+    log length, query, asset, probe); `agent` hash and class. The others give a hash.
+    """
+
+    ip: Callable[[str], tuple[int, int]]
+    path: Callable[[str | None], PathSays]
+    agent: Callable[[str | None], tuple[int, float]]
+    account: Callable[[str | None], int]
+    credential: Callable[[str | None], int]
+    fingerprint: Callable[[str | None], int]
+    model: Callable[[str | None], int]
+
+
+KEPT = 65_536
+"""Texts of each kind that are remembered with what they say."""
+LONGEST_KEPT = 512
+"""Characters up to which they are: what is longer is worked out each time, so that nobody fills the memory with it."""
+
+
 class Preparer:
     """Turns events into hashes and numbers under one secret."""
 
@@ -314,19 +336,35 @@ class Preparer:
         self._fingerprint, self._agent = domain("fingerprint"), domain("agent")
         self._prompt, self._path_template = domain("prompt"), domain("path template")
         self._path, self._model, self._credential = domain("path"), domain("model"), domain("credential")
-        cached: Callable[[Callable[[str | None], int]], Any] = lru_cache(maxsize=65_536)
-        self._one = {
-            name: cached(getattr(self, f"_{name}").of)
-            for name in ("account", "address", "network", "fingerprint", "path", "model", "credential")
-        }
-        self._agent_of = cached(self._hash_agent)
-        self._path_of = cached(self._hash_path_template)
+        self._plain = Sayings(
+            self._of_address_text, self._of_path, self._of_agent, self._account.of, self._credential.of,
+            self._fingerprint.of, self._model.of,
+        )  # fmt: skip
+        kept: list[Any] = [lru_cache(maxsize=KEPT)(say) for say in self._plain]
+        self._kept = Sayings(*kept)
 
-    def _hash_agent(self, user_agent: str | None) -> int:
-        return 0 if not user_agent else self._agent.of(normal_agent(user_agent))
+    def _of_address_text(self, ip: str) -> tuple[int, int]:
+        return self._address.of(ip), self._network.of(network_text(ip))
 
-    def _hash_path_template(self, path: str | None) -> int:
-        return 0 if path is None else self._path_template.of(path_traits(path).template)
+    def _of_path(self, path: str | None) -> PathSays:
+        if path is None:  # which no event has
+            return 0, 0, (0.0,) * 5
+        traits = path_traits(path)
+        numbers = (
+            float(traits.depth),
+            math.log2(1.0 + traits.length),
+            *map(float, (traits.query, traits.asset, traits.probe)),
+        )
+        return self._path.of(path), self._path_template.of(traits.template), numbers
+
+    def _of_agent(self, user_agent: str | None) -> tuple[int, float]:
+        key = self._agent.of(normal_agent(user_agent)) if user_agent else 0
+        return key, float(agents.agent_class(user_agent))
+
+    def _of_each(self, say: str, texts: list[Any]) -> list[Any]:
+        """Return what each of some texts says."""
+        kept, plain = getattr(self._kept, say), getattr(self._plain, say)
+        return [kept(text) if text is None or len(text) <= LONGEST_KEPT else plain(text) for text in texts]
 
     # --- many events ---------------------------------------------------------------------------------------------------
 
@@ -348,8 +386,9 @@ class Preparer:
         agent_codes, user_agents = _coded(column["user_agent"])
         joined, held = Events.room(n, after)
         hashes, values = joined.hashes[held:], joined.values[held:]
-        path_hashes = np.array([(self._one["path"](p), self._path_of(p)) for p in paths], np.uint64)
-        agent_hashes = np.array([self._agent_of(a) for a in user_agents], np.uint64)
+        said, software = self._of_each("path", paths), self._of_each("agent", user_agents)
+        path_hashes = np.array([says[:2] for says in said], np.uint64)
+        agent_hashes = np.array([key for key, _ in software], np.uint64)
         self._hash(column, path_codes, path_hashes, agent_codes, agent_hashes, hashes)
         refused = pc.is_in(column["verdict"], value_set=pa.array(["challenge", "block"]))
         _fill_values(
@@ -358,8 +397,8 @@ class Preparer:
             _numbers(_prompt_lengths(column)), self._prompt_scores(column),
             *(_numbers(column[name]) for name in ("status", "input_tokens", "output_tokens", "response_bytes")),
             duration, refused.to_numpy(zero_copy_only=False),
-            path_codes, np.array([_path_numbers(p) for p in paths]),
-            agent_codes, np.array([agents.agent_class(a) for a in user_agents], np.float64), values,
+            path_codes, np.array([says[2] for says in said]),
+            agent_codes, np.array([number for _, number in software]), values,
         )  # fmt: skip
         if "end" in column:
             _recall(column, end, hashes)
@@ -373,8 +412,9 @@ class Preparer:
         address = self._address.of_spans(data, start, stop)
         _network_ends(data, start, stop)
         network = self._network.of_spans(data, start, stop)
-        for i in np.flatnonzero(stop == -2):
-            network[i] = self._one["network"](network_text(column["ip"][i].as_py()))
+        others = np.flatnonzero(stop == -2)
+        if len(others):
+            network[others] = [key for _, key in self._of_each("ip", column["ip"].take(pa.array(others)).to_pylist())]
         _fill_hashes(
             address, network, self._account.of_column(column["account"]), self._credential.of_column(column["credential"]),
             self._fingerprint.of_column(column["fingerprint"]), self._model.of_column(column["model"]),
@@ -405,27 +445,30 @@ class Preparer:
 
     def client_keys(self, client: str) -> tuple[int, int]:
         """Return the hashes that a client has as an account and as an address (0: none)."""
-        return self._one["account"](client), self._one["address"](client)
+        return self._account.of(client), self._address.of(client)
 
     def described(self, event: Event) -> Described:
         """Return what `gathered` turns into a row: time in µs, hashes, numbers of the request."""
-        one, time = self._one, microseconds(event.time)
-        hashes = [0] * at.HASHES
-        hashes[at.H_ADDRESS] = one["address"](event.ip)
-        hashes[at.H_NETWORK] = one["network"](network_text(event.ip))
-        hashes[at.H_CLIENT] = one["account"](event.account) or hashes[at.H_ADDRESS]
-        hashes[at.H_CREDENTIAL] = one["credential"](event.credential)
-        hashes[at.H_MODEL] = one["model"](event.model)
-        hashes[at.H_PATH] = one["path"](event.path)
-        hashes[at.H_FINGERPRINT] = one["fingerprint"](event.fingerprint) or self._agent_of(event.user_agent)
-        hashes[at.H_TEMPLATE] = (
-            self._path_of(event.path) if event.prompt is None else self._prompt.of_bytes(fold(event.prompt))
+        path, agent, account, model = event.path, event.user_agent or "", event.account or "", event.model or ""
+        credential, fingerprint = event.credential or "", event.fingerprint or ""
+        length = len(path) + len(agent) + len(account) + len(model) + len(credential) + len(fingerprint) + len(event.ip)
+        says, time, hashes = (
+            self._kept if length <= LONGEST_KEPT else self._plain,
+            microseconds(event.time),
+            [0] * at.HASHES,
         )
+        hashes[at.H_ADDRESS], hashes[at.H_NETWORK] = says.ip(event.ip)
+        hashes[at.H_PATH], template, path_numbers = says.path(path)
+        agent_key, agent_number = says.agent(event.user_agent)
+        hashes[at.H_CLIENT] = says.account(event.account) or hashes[at.H_ADDRESS]
+        hashes[at.H_CREDENTIAL], hashes[at.H_MODEL] = says.credential(event.credential), says.model(event.model)
+        hashes[at.H_FINGERPRINT] = says.fingerprint(event.fingerprint) or agent_key
+        hashes[at.H_TEMPLATE] = template if event.prompt is None else self._prompt.of_bytes(fold(event.prompt))
         return time, hashes, (
             _method_number(event.method), float(event.referer is not None), _or_nan(event.request_bytes),
             _or_nan(event.max_tokens), _or_nan(event.account_created),
             math.nan if event.prompt is None else float(len(event.prompt)), self.prompts.of(event.prompt),
-            *_path_numbers(event.path), float(agents.agent_class(event.user_agent)),
+            *path_numbers, agent_number,
         )  # fmt: skip
 
     def completion(self, values: Values, event: Event) -> None:
@@ -452,13 +495,3 @@ _METHODS = {"GET": 0.0, "POST": 1.0}
 
 def _method_number(method: str | None) -> float:
     return _METHODS.get(method or "", -1.0)
-
-
-@lru_cache(maxsize=65_536)
-def _path_numbers(path: str | None) -> tuple[float, ...]:
-    """Depth, log length, query, asset, probe of a path: the numbers of `PathTraits` (0 for None, which no event has)."""
-    if path is None:
-        return (0.0,) * 5
-    traits = path_traits(path)
-    length = math.log2(1.0 + traits.length)
-    return (float(traits.depth), length, float(traits.query), float(traits.asset), float(traits.probe))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from copy import copy
+from dataclasses import replace
 from typing import Any
 from unittest.mock import DEFAULT, Mock
 
@@ -12,7 +15,7 @@ import pytest
 
 from classifier.model.judge import Judge
 from serving.app import Service
-from serving.batching import TRUST_AFTER_S, Batcher
+from serving.batching import MOST_CALLS, TRUST_AFTER_S, Batcher
 from serving.gate import Judged, LiveEvent
 from tests.service.served import (  # noqa: F401
     START,
@@ -66,6 +69,25 @@ def test_the_first_route_that_fits_sets_the_mode(judge: Judge) -> None:  # noqa:
         for path in ("/v1/chat/x?y=1", "/v1/x", "/")
     }
     assert told == {"/v1/chat/x?y=1": "block", "/v1/x": "allow", "/": "block"}
+
+
+def test_a_route_has_budgets_of_its_own(judge: Judge) -> None:  # noqa: F811
+    routes = [{"path": "/costly*", "challenge_budget": 0.7}, {"path": "/signup*", "block_budget": 0.7, "registration": True},
+              {"path": "/costly*", "challenge_budget": 0.9}]  # fmt: skip
+    app = service(judge, mode="enforce", warm_up_s=0, routes=routes)
+    curve = judge.bundle.manifest.policy_curve()
+    wide = curve.threshold(0.7)
+    assert wide < judge.thresholds.challenge
+    client = client_of(app)
+    for raw, expected in (
+        (wide, ["challenge", "block", "allow"]),
+        (np.nextafter(np.float32(wide), -np.inf), ["allow"] * 3),
+    ):
+        scored(app, raw)
+        told = [
+            post(client, "/v1/decide", event(path=path)).json()["decision"] for path in ("/costly/x", "/signup", "/")
+        ]
+        assert told == expected
 
 
 def test_a_young_service_enforces_nothing_and_says_so(judge: Judge) -> None:  # noqa: F811
@@ -197,6 +219,80 @@ def test_after_a_late_call_the_scorer_runs_aside_until_it_is_trusted_again(judge
 
     assert asyncio.run(story()) == ["open", None, True, None, True]
     batcher.close()
+
+
+def test_aside_requests_wait_in_line_and_only_a_late_call_prolongs_the_distrust(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    now, hold = [0.0], threading.Event()
+    begun: list[int] = []
+
+    def scores(arrivals: Any) -> Judged:
+        begun.append(len(arrivals))
+        if len(begun) == 1:
+            now[0] += 1.0
+        if len(begun) == 2:
+            hold.wait(10)
+        n = len(arrivals)
+        return Judged(np.full(n, -9, np.float32), np.zeros(n, np.float32), [None] * n, [None] * n)
+
+    batcher = Batcher(app.gate, 0.5, clock=lambda: now[0], judge=scores)
+
+    async def ask() -> Any:
+        return (await batcher.submit(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")])))[0].failed
+
+    async def story() -> None:
+        assert await ask() == "open"  # here, and late
+        distrust = batcher._suspect_until
+        first = asyncio.ensure_future(ask())
+        while len(begun) < 2:
+            await asyncio.sleep(0)
+        second = asyncio.ensure_future(ask())
+        await asyncio.sleep(0.01)  # it meets a thread that works
+        hold.set()
+        assert await asyncio.gather(first, second) == [None, None]
+        assert batcher._suspect_until == distrust
+
+    asyncio.run(story())
+    batcher.close()
+
+
+def test_a_scorer_that_hangs_holds_up_nobody_and_is_not_called_here(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    now, release = [0.0], threading.Event()
+    begun: list[int] = []
+
+    def scores(arrivals: Any) -> Judged:
+        begun.append(len(arrivals))
+        now[0] += 1.0
+        if len(begun) > 1:
+            release.wait(30)
+        n = len(arrivals)
+        return Judged(np.full(n, -9, np.float32), np.zeros(n, np.float32), [None] * n, [None] * n)
+
+    batcher = Batcher(app.gate, 0.02, clock=lambda: now[0], judge=scores)
+
+    async def ask() -> Any:
+        return (await batcher.submit(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")])))[0].failed
+
+    async def story() -> None:
+        assert [await ask(), await ask(), await ask()] == ["open"] * 3
+        now[0] += 2 * TRUST_AFTER_S  # the minute is over, and it still hangs
+        assert await asyncio.gather(*(ask() for _ in range(5))) == ["open"] * 5
+        assert len(begun) == 2  # none of them was begun here, and those in line were taken out of it
+        assert len(batcher._calls) <= 1 + MOST_CALLS
+        release.set()
+
+    asyncio.run(story())
+    assert app.gate.tallies.failed == {("late", "open"): 8}
+    batcher.close()
+
+
+def test_what_one_model_scored_is_not_decided_by_the_thresholds_of_another(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    arrivals = app.gate.arrive_all(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")]))
+    judged = app.gate.judge(arrivals)
+    wrong = replace(judged, raw=judged.raw + np.float32(50), by=copy(judge))
+    assert app.gate.answer(arrivals, wrong)[0].raw == judged.raw[0]
 
 
 @pytest.mark.parametrize(("decision", "status"), [("allow", 200), ("challenge", 401), ("block", 403)])

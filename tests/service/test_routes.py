@@ -187,6 +187,50 @@ def test_completions_are_matched_by_id_and_each_counts_once(judge: Judge) -> Non
     assert app.gate.tallies.completions == {"recorded": 1, "duplicate": 1, "unknown": 8, "expired": 1}
 
 
+def test_an_end_beyond_its_expiry_moves_nothing(judge: Judge) -> None:  # noqa: F811
+    app = service(judge, clock="event")
+    client = client_of(app)
+    first, second = (post(client, "/v1/decide", event(time=START)).json()["id"] for _ in range(2))
+    before = state(app)
+    for seconds in (601, 31_622_400):
+        assert post(client, "/v1/complete", {"id": first, "duration": seconds}).status_code == 410
+    assert state(app) == before
+    assert app.gate.engine.in_flight == 2
+    for completed in (first, second):
+        assert post(client, "/v1/complete", {"id": completed, "duration": 600}).json()["result"] == "recorded"
+    now = Moment()
+    app = service(judge, now)
+    client = client_of(app)
+    late = post(client, "/v1/decide", event()).json()["id"]
+    now.seconds += 601
+    before = state(app)
+    assert post(client, "/v1/complete", {"id": late}).status_code == 410
+    assert state(app) == before
+
+
+def test_the_same_end_twice_in_one_list_counts_once(judge: Judge) -> None:  # noqa: F811
+    app = service(judge, mode="shadow")
+    client = client_of(app)
+    first = post(client, "/v1/decide", event()).json()["id"]
+    answer = post(client, "/v1/complete", [{"id": first, "status": 200}, {"id": first, "status": 500}])
+    assert [entry["result"] for entry in answer.json()] == ["recorded", "duplicate"]
+    assert app.gate.tallies.completions == {"recorded": 1, "duplicate": 1}
+
+
+def test_long_texts_are_not_remembered(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    client = client_of(app)
+    kept = app.gate._preparer._kept
+    for number in range(3):
+        text = f"/{number}" + "x" * 30_000
+        answer = post(
+            client, "/v1/decide", event(path=text, user_agent=text, model=text, account=text, fingerprint=text)
+        )
+        assert answer.status_code == 200
+        assert len(client.get(f"/v1/decisions/{answer.json()['id']}").json()["path"]) <= 512
+    assert all(say.cache_info().currsize == 0 for say in kept)  # type: ignore[attr-defined]
+
+
 def test_an_event_far_ahead_is_refused_and_a_late_one_taken_now(judge: Judge) -> None:  # noqa: F811
     app = service(judge, clock="event")
     client = client_of(app)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 from classifier.events import MICROSECONDS, Event, table_of
+from classifier.features import engine as engines
 from classifier.features import layout as at
 from classifier.features import profile, spec
 from classifier.features.agents import BROWSER, CLIENT_LIBRARY, DECLARED_BOT, MISSING, agent_class, normal_agent
@@ -277,6 +278,20 @@ def test_requests_in_flight_that_a_service_remembers_are_bounded() -> None:
         engine.arrive(PREPARER.arrival(event(float(i))))
     assert engine.in_flight == 10
     assert engine.overflowed == 15
+
+
+def test_requests_that_have_ended_are_not_remembered_until_they_would_expire(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[tuple[float, int, int]]] = []
+    for kept in (0, 1 << 40):
+        monkeypatch.setattr(engines, "_DUE_KEPT", kept)
+        told.append([])
+        engine = Engine(Tables.for_clients(64), record=lambda *one, to=told[-1]: to.append(one))
+        for i in range(900):
+            serial, _ = engine.arrive(PREPARER.arrival(event(float(i), account=f"a{i % 7}")))
+            if i % 11:
+                engine.complete(serial, (START + i + 0.5) * MICROSECONDS, engine.values_of(serial))
+            assert kept or len(engine._due) <= 2 * (engine.in_flight + 1)
+    assert told[0] == told[1]
 
 
 def test_the_memory_of_the_tables_is_stated() -> None:
