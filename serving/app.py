@@ -233,7 +233,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await task
     if app.keeper is not None:
-        app.keeper.save()
+        await app.keeper.close()
     for close in app.closers:
         close()
     log.info("stopped")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from serving.gate import Gate
 from serving.snapshot import Snapshots, Writer
@@ -21,54 +23,80 @@ class Keeper:
     def __init__(self, gate: Gate, snapshots: Snapshots, now: Callable[[], float]) -> None:
         self._gate, self._snapshots, self._now = gate, snapshots, now
         self._writing = asyncio.Lock()
+        self._closing = False
 
     async def keep(self, interval_s: float) -> None:
-        """Write a snapshot every `interval_s`, until cancelled."""
+        """Write snapshots, until cancelled; one that is being written then goes on, and `close` waits for it.
+
+        From the beginning of one to the end of the next `interval_s` pass, so that no profile on disk is older, as long as the
+        next takes no longer than the last did. What takes more than half of the interval is written without a rest.
+        """
+        began, took = time.monotonic(), interval_s / 2  # as long as nobody knows how long one takes
+        told = False
         while True:
-            await asyncio.sleep(interval_s)
-            if self._gate.engine.start is not None:
-                await self.write()
+            await asyncio.sleep(max(began + interval_s - took - time.monotonic(), PAUSE_S))
+            began = time.monotonic()
+            if self._gate.engine.start is None:
+                continue
+            await asyncio.shield(self.write())
+            took = time.monotonic() - began
+            if took > interval_s / 2 and not told:
+                told = True
+                log.warning(
+                    "a snapshot takes longer than half of snapshot_s: profiles on disk may be older than it",
+                    extra={"seconds": round(took, 3)},
+                )
 
     async def write(self) -> None:
         """Write a snapshot in pieces, requests in between. A failure is counted and logged, and changes nothing."""
-        async with self._writing:
-            await self._write()
-
-    async def renew(self) -> None:
-        """Remove the snapshots, which hold a client that was forgotten, and write one without it."""
-        async with self._writing:
-            self._snapshots.forget()
-            if self._gate.engine.start is not None:
+        with suppress(OSError):
+            async with self._writing:
                 await self._write()
 
+    async def renew(self) -> None:
+        """Write a snapshot without a client that was forgotten, then remove every other. Raises OSError: some may hold it."""
+        async with self._writing:
+            empty = self._gate.engine.start is None
+            if not empty:
+                await self._write()
+            with self._counted():
+                await asyncio.to_thread(self._snapshots.forget, newest=empty)
+
+    async def close(self) -> None:
+        """Write a last snapshot, after one that is being written."""
+        self._closing = True
+        async with self._writing:
+            self.save()
+
     async def _write(self) -> None:
-        try:
+        with self._counted():
             writer = await asyncio.to_thread(Writer, self._snapshots.folder)
             with writer:
                 for piece in self._snapshots.pieces(self._gate.engine, self._now(), lambda: self._gate.runs):
                     await asyncio.to_thread(writer.write, piece)
-                    await asyncio.sleep(PAUSE_S)
+                    await asyncio.sleep(0.0 if self._closing else PAUSE_S)
                 size = await asyncio.to_thread(writer.finish)
-        except OSError as error:
-            self._failed(error)
-            return
         self._written(size)
 
     def save(self) -> None:
         """Write a snapshot at once."""
         if self._gate.engine.start is None:
             return
-        try:
-            size = self._snapshots.save(self._gate.engine, self._now(), lambda: self._gate.runs)
-        except OSError as error:
-            self._failed(error)
-            return
-        self._written(size)
+        with suppress(OSError):
+            with self._counted():
+                size = self._snapshots.save(self._gate.engine, self._now(), lambda: self._gate.runs)
+            self._written(size)
 
     def _written(self, size: int) -> None:
         self._gate.tallies.snapshots["written"] += 1
         log.info("snapshot written", extra={"bytes": size})
 
-    def _failed(self, error: OSError) -> None:
-        self._gate.tallies.snapshots["failed"] += 1
-        log.error("snapshot failed", extra={"why": error.strerror or str(error)})
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count and log a failure of the disk."""
+        try:
+            yield
+        except OSError as error:
+            self._gate.tallies.snapshots["failed"] += 1
+            log.error("snapshot failed", extra={"why": error.strerror or str(error)})
+            raise

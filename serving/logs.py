@@ -8,7 +8,7 @@ import sys
 from datetime import UTC, datetime
 
 FIELDS = (
-    "action", "address", "bundle", "bytes", "cause", "clock", "decision", "error", "file", "folder", "host", "id",
+    "action", "address", "aside", "bundle", "bytes", "cause", "clock", "decision", "error", "file", "folder", "host", "id",
     "journal", "mode", "port", "providers", "reason", "route", "rows", "seconds", "status", "warming_up", "why",
 )  # fmt: skip
 """All that a line may carry beside time, level, logger and message: what is not named here is not written."""

@@ -6,7 +6,8 @@ counted again on reading, from the arrivals that were in flight at the end.
 
 A file is a line of JSON (what it needs to fit), pieces of occupied slots, the arrivals in flight, a line of JSON (the clock)
 and a BLAKE2b digest of it all. It takes its name when it is complete and on disk; the one before it is kept under another
-name, and is read when the newest is torn. No pickle; numbers are little-endian.
+name, and is read when the newest is torn. One that cannot be gone on from (torn, another key, other tables) is put aside under
+a third name, so that nothing is written over it. No pickle; numbers are little-endian.
 """
 
 from __future__ import annotations
@@ -29,11 +30,13 @@ from classifier.features.engine import Engine, Tables
 from classifier.features.hashing import Hasher
 from classifier.features.prepare import Events
 from classifier.features.spec import spec_hash
+from serving.disk import sync
 
 FORMAT = 2
 STEP = 512
 """Slots of a piece: less than half a MiB to copy between two requests."""
 NEWEST, PREVIOUS = "state.snapshot", "state.previous"
+ASIDE, PARTIAL = ".aside", ".partial"
 _DIGEST = 32
 _LINE = 65_536
 
@@ -105,23 +108,46 @@ class Snapshots:
             return writer.finish()
 
     def restore(self, tables: Tables, pending_limit: int = 1_000_000) -> tuple[Engine, Clock] | None:
-        """Return an engine with these tables that goes on from the newest snapshot that is whole, or None without any."""
-        for name in (NEWEST, PREVIOUS):
-            path = self.folder / name
+        """Return an engine with these tables that goes on from the newest snapshot that fits, or None without any.
+
+        Those that do not fit are put aside, each in place of what was aside of its name. Where only one aside fits, it is used:
+        an earlier start had another key or bundle. It then stays, and what that start wrote is written over.
+        """
+        unfit: list[tuple[str, Exception]] = []
+        found, used = None, ""
+        for used in (NEWEST, PREVIOUS, NEWEST + ASIDE, PREVIOUS + ASIDE):
             try:
-                found = read(path, tables, self._key_check, pending_limit)
+                found = read(self.folder / used, tables, self._key_check, pending_limit)
+                break
             except FileNotFoundError:
                 continue
             except (UnusableError, OSError) as error:
-                log.warning("snapshot not used", extra={"file": name, "why": str(error)})
-                continue
+                unfit.append((used, error))
+        if found is not None and used.endswith(ASIDE):
+            log.warning("goes on from a snapshot that had been put aside", extra={"file": used})
             return found
-        return None
+        for name, why in unfit:
+            if not name.endswith(ASIDE):
+                self._put_aside(name, str(why))
+        return found
 
-    def forget(self) -> None:
-        """Remove every snapshot, because they hold a client that is to be forgotten."""
-        for name in (NEWEST, PREVIOUS):
+    def _put_aside(self, name: str, why: str) -> None:
+        try:
+            (self.folder / name).replace(self.folder / (name + ASIDE))
+            log.warning("snapshot not used", extra={"file": name, "why": why, "aside": name + ASIDE})
+        except OSError as error:
+            why = f"{why}; and it cannot be put aside: {error.strerror}"
+            log.error("snapshot not used", extra={"file": name, "why": why})
+
+    def forget(self, *, newest: bool) -> None:
+        """Remove every snapshot, those put aside too, because they may hold a client that is to be forgotten.
+
+        The newest stays unless it is named: it was written without the client. Raises OSError.
+        """
+        names = [PREVIOUS, NEWEST + ASIDE, PREVIOUS + ASIDE, NEWEST + PARTIAL]
+        for name in [NEWEST, *names] if newest else names:
             (self.folder / name).unlink(missing_ok=True)
+        sync(self.folder)
 
 
 class Writer:
@@ -129,7 +155,7 @@ class Writer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._partial = folder / (NEWEST + ".partial")
+        self._partial = folder / (NEWEST + PARTIAL)
         self._file = self._partial.open("wb")
         self._digest = hashlib.blake2b(digest_size=_DIGEST)
         self._bytes = 0
@@ -150,11 +176,7 @@ class Writer:
         if newest.exists():
             newest.replace(self._folder / PREVIOUS)
         self._partial.replace(newest)
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync(self._folder)
         return self._bytes + _DIGEST
 
     def __enter__(self) -> Writer:

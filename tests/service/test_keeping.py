@@ -9,10 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from classifier.features.hashing import SECRET_VARIABLE
 from classifier.model.judge import Judge
 from serving.app import Service, create_app
 from serving.settings import Settings
-from serving.snapshot import NEWEST, Snapshots
+from serving.snapshot import NEWEST, PREVIOUS, Snapshots, Writer
 from tests.service.served import SECRET, START, Moment, bundle, client_of, event, judge, post  # noqa: F401
+
+INTERVAL_S, SLACK_S = 1.0, 0.3
+"""Seconds between snapshots of a service that is killed, and by how much one may take longer than the one before it."""
 
 
 def started(judge: Judge, state: Path) -> Service:  # noqa: F811
@@ -99,6 +103,92 @@ def test_a_snapshot_between_requests_is_counted_and_a_full_disk_too(
     assert 'botsieve_snapshots_total{result="failed"} 2.0' in metrics
 
 
+def test_stopping_waits_for_the_snapshot_that_is_being_written(
+    judge: Judge,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app = started(judge, tmp_path)
+    decide(app, 0.0, 1)
+    keeper = app.keeper
+    assert keeper is not None
+    reached, go_on = threading.Event(), threading.Event()
+    finish = Writer.finish
+
+    def held(self: Writer) -> int:
+        if not reached.is_set():
+            reached.set()
+            go_on.wait(20)
+        return finish(self)
+
+    monkeypatch.setattr(Writer, "finish", held)
+
+    async def run() -> None:
+        task = asyncio.create_task(keeper.keep(0.01))
+        await asyncio.to_thread(reached.wait, 20)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        closing = asyncio.create_task(keeper.close())
+        await asyncio.sleep(0)
+        assert not closing.done()
+        go_on.set()
+        await closing
+
+    asyncio.run(run())
+    assert app.gate.tallies.snapshots == {"written": 2}
+    assert sorted(file.name for file in tmp_path.glob("state.*")) == [PREVIOUS, NEWEST]
+
+
+@pytest.mark.parametrize(("interval", "told"), [(2.0, False), (0.5, True)])
+def test_from_the_beginning_of_a_snapshot_to_the_end_of_the_next_the_interval_passes(
+    judge: Judge,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    interval: float,
+    told: bool,
+) -> None:
+    app = started(judge, tmp_path)
+    decide(app, 0.0, 1)
+    keeper, pieces = app.keeper, 3
+    assert keeper is not None
+    monkeypatch.setattr("serving.keeping.PAUSE_S", 0.1)  # a snapshot takes 0.3 s and more
+    began, ended = [time.monotonic()], []
+    begin, finish = Writer.__init__, Writer.finish
+
+    def beginning(self: Writer, folder: Path) -> None:
+        began.append(time.monotonic())
+        begin(self, folder)
+
+    async def run() -> None:
+        enough = asyncio.Event()
+
+        def ending(self: Writer) -> int:
+            size = finish(self)
+            ended.append(time.monotonic())
+            if len(ended) == 3:
+                loop.call_soon_threadsafe(enough.set)
+            return size
+
+        monkeypatch.setattr(Writer, "__init__", beginning)
+        monkeypatch.setattr(Writer, "finish", ending)
+        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(keeper.keep(interval))
+        await enough.wait()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(run())
+    takes = [end - start for start, end in zip(began[1:], ended, strict=False)]
+    assert min(takes) >= 0.1 * (pieces - 1)
+    ages = [end - start for start, end in zip(began, ended, strict=False)]
+    slack = 0.2  # one may take that much longer than the one before
+    assert max(ages) <= max(interval, 2 * max(takes) + 0.1) + slack
+    assert sum("half of snapshot_s" in record.message for record in caplog.records) == told
+
+
 @contextmanager
 def program(judge: Judge, state: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:  # noqa: F811
     with socket.socket() as free:
@@ -106,7 +196,7 @@ def program(judge: Judge, state: Path) -> Iterator[tuple[subprocess.Popen[bytes]
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "serving", "--bundle", str(judge.bundle.path), "--port", str(port)]
     command += ["--clock", "event", "--state", str(state)]
-    environment = {**os.environ, "BOTSIEVE_SNAPSHOT_S": "0.3", SECRET_VARIABLE: SECRET.decode()}
+    environment = {**os.environ, "BOTSIEVE_SNAPSHOT_S": str(INTERVAL_S), SECRET_VARIABLE: SECRET.decode()}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
         url = f"http://127.0.0.1:{port}"
         try:
@@ -136,7 +226,7 @@ def test_a_service_that_is_killed_goes_on_from_a_state_no_older_than_the_interva
     sent: list[tuple[float, float]] = []
     with program(judge, tmp_path) as (process, url):
         begin = time.monotonic()
-        while time.monotonic() - begin < 3.0:
+        while time.monotonic() - begin < 3.9 * INTERVAL_S:
             seconds = len(sent) * 0.01
             send(url, seconds, len(sent) % 50)
             sent.append((time.monotonic(), seconds))
@@ -146,7 +236,7 @@ def test_a_service_that_is_killed_goes_on_from_a_state_no_older_than_the_interva
     assert found is not None
     clock = found[1]
     newest = next(moment for moment, seconds in reversed(sent) if (START + seconds) * 1e6 <= clock.clock)
-    assert killed - newest < 2.0  # the interval of 0.3 s, and what a loaded machine needs to write
+    assert killed - newest < INTERVAL_S + SLACK_S
     assert 0 < clock.arrivals <= len(sent)
     with program(judge, tmp_path) as (process, url):
         send(url, len(sent) * 0.01, 1)

@@ -11,7 +11,7 @@ from classifier.events import MICROSECONDS, Event
 from classifier.features import layout as at
 from classifier.features.engine import Engine, Tables
 from classifier.features.prepare import Preparer
-from serving.snapshot import NEWEST, PREVIOUS, Snapshots, Writer
+from serving.snapshot import ASIDE, NEWEST, PARTIAL, PREVIOUS, Snapshots, Writer
 
 SECRET = b"a secret of the tests"
 SIZES = Tables.for_clients(256)
@@ -114,14 +114,45 @@ def test_a_damaged_snapshot_is_noticed_and_the_one_before_it_used(tmp_path: Path
     assert snapshots.restore(SIZES) is None
 
 
-def test_a_snapshot_of_another_secret_or_of_other_tables_is_not_used(
+def test_a_torn_snapshot_never_takes_the_place_of_the_good_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Snapshots(tmp_path, SECRET).save(lived(), 1.0, lambda: RUNS)
-    assert Snapshots(tmp_path, b"another secret").restore(SIZES) is None
-    assert Snapshots(tmp_path, SECRET).restore(Tables.for_clients(1024)) is None
-    assert [vars(record)["why"] for record in caplog.records][:1] == ["it was written under another BOTSIEVE_HASH_KEY"]
-    assert "its tables have slots" in vars(caplog.records[1])["why"]
+    engine, snapshots = lived(), Snapshots(tmp_path, SECRET)
+    for moment in (1.0, 2.0):
+        snapshots.save(engine, moment, lambda: RUNS)
+    torn = (tmp_path / NEWEST).read_bytes()[:-100]
+    (tmp_path / NEWEST).write_bytes(torn)
+    assert snapshots.restore(SIZES) is not None
+    assert [vars(record)["aside"] for record in caplog.records] == [NEWEST + ASIDE]
+    snapshots.save(engine, 3.0, lambda: RUNS)
+    (tmp_path / NEWEST).write_bytes(torn)  # and again, before the next is written
+    found = snapshots.restore(SIZES)
+    assert found is not None
+    assert found[1].written == 1.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [PREVIOUS, NEWEST + ASIDE]
+
+
+def test_another_secret_or_other_tables_put_snapshots_aside_and_the_right_ones_find_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, first, other = lived(), Snapshots(tmp_path, SECRET), Snapshots(tmp_path, b"another secret")
+    for moment in (1.0, 2.0):
+        first.save(engine, moment, lambda: RUNS)
+    assert other.restore(SIZES) is None
+    assert [(vars(record)["why"], vars(record)["aside"]) for record in caplog.records] == [
+        ("it was written under another BOTSIEVE_HASH_KEY", name + ASIDE) for name in (NEWEST, PREVIOUS)
+    ]
+    for moment in (3.0, 4.0, 5.0):
+        other.save(engine, moment, lambda: RUNS)
+    for _ in range(2):  # as a start that is killed before it has written anything
+        found = first.restore(SIZES)
+        assert found is not None
+        assert found[1].written == 2.0
+    first.save(engine, 6.0, lambda: RUNS)
+    larger = Tables.for_clients(1024)
+    assert first.restore(larger) is None
+    assert "its tables have slots" in vars(caplog.records[-2])["why"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [PREVIOUS + ASIDE, NEWEST + ASIDE]
 
 
 def test_a_full_disk_leaves_the_snapshots_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +179,15 @@ def test_a_forgotten_client_is_in_no_profile_and_in_no_snapshot(tmp_path: Path) 
     assert engine.forget("client", key)
     assert engine.profile("client", key) is None
     assert not engine.forget("client", key)
-    snapshots.forget()
+    held = (tmp_path / NEWEST).read_bytes()
+    for name in (NEWEST + ASIDE, PREVIOUS + ASIDE, NEWEST + PARTIAL):
+        (tmp_path / name).write_bytes(held)
+    snapshots.save(engine, 2.0, lambda: RUNS)
+    snapshots.forget(newest=False)
+    assert [path.name for path in tmp_path.iterdir()] == [NEWEST]
+    assert key.to_bytes(8, "little") not in (tmp_path / NEWEST).read_bytes()
+    assert key.to_bytes(8, "little") in held
+    snapshots.forget(newest=True)
     assert snapshots.restore(SIZES) is None
     _, row = engine.arrive(PREPARER.arrival(event(300.0, 5)))
     assert np.isfinite(row[0])
