@@ -44,10 +44,13 @@ def serve(settings: Settings) -> int:
     from classifier.features.hashing import secret_from_environment
     from classifier.model.judge import Judge
     from serving.app import create_app
+    from serving.disk import lock
     from serving.logs import configure
     from serving.snapshot import Snapshots
 
     configure(settings.log_level)
+    for folder in {path.resolve() for path in (settings.state, settings.journal) if path is not None}:
+        lock(folder)  # until the process ends
     gc.set_threshold(*COLLECTOR)
     model = Judge.load(str(settings.bundle), device=settings.device)
     challenger = None if settings.challenger is None else Judge.load(str(settings.challenger), device=settings.device)

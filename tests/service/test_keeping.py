@@ -19,8 +19,10 @@ from typing import Any
 
 import pytest
 
+from classifier.errors import InputError
 from classifier.features.hashing import SECRET_VARIABLE
 from classifier.model.judge import Judge
+from serving import disk
 from serving.app import Service, create_app
 from serving.settings import Settings
 from serving.snapshot import NEWEST, PREVIOUS, Snapshots, Writer
@@ -218,6 +220,18 @@ def send(url: str, seconds: float, client: int) -> None:
     urllib.request.urlopen(request, timeout=10).read()
 
 
+@pytest.mark.parametrize("name", ["state", "journal"])
+def test_a_folder_that_another_service_has_is_one_line(tmp_path: Path, name: str) -> None:
+    held = disk.lock(tmp_path)
+    command = [sys.executable, "-m", "serving", "--bundle", "none", f"--{name}", str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"botsieve: {tmp_path} is in use by another service")
+    os.close(held)
+    os.close(disk.lock(tmp_path))
+
+
 @pytest.mark.slow
 def test_a_service_that_is_killed_goes_on_from_a_state_no_older_than_the_interval(
     judge: Judge,  # noqa: F811
@@ -230,6 +244,8 @@ def test_a_service_that_is_killed_goes_on_from_a_state_no_older_than_the_interva
             seconds = len(sent) * 0.01
             send(url, seconds, len(sent) % 50)
             sent.append((time.monotonic(), seconds))
+        with pytest.raises(InputError, match="in use"):
+            disk.lock(tmp_path)
         process.send_signal(signal.SIGKILL)
         killed = time.monotonic()
     found = Snapshots(tmp_path, SECRET).restore(judge.sizes)
