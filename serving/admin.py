@@ -1,10 +1,11 @@
 """The routes that change how a running service decides: load, lists, shadow switch, forgetting, feedback, and their audit.
 
-What changes decisions needs a configured token, and leaves a line in the audit before it is answered.
+What changes decisions needs a configured token, and leaves a line in the audit before it takes effect.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,8 +19,9 @@ from serving.circumstances import Observer
 from serving.gate import Gate
 from serving.keeping import Keeper
 from serving.problems import Problem
-from serving.records import Lines
+from serving.records import Lines, audited, on_disk
 from serving.routes import Strict, need_token, problems
+from serving.switch import Switch
 
 Identity = Annotated[str, PathPart(max_length=64)]
 
@@ -61,15 +63,17 @@ class FeedbackBody(Strict):
 
 
 def router(
-    gate: Gate, observer: Observer, access: Access, keeper: Keeper | None, audit: Lines, labels: Lines
+    gate: Gate,
+    observer: Observer,
+    access: Access,
+    keeper: Keeper | None,
+    switch: Switch,
+    audit: Lines,
+    labels: Lines,
 ) -> APIRouter:
     """Return the routes of one gate."""
     api = APIRouter(responses=problems(507))
     lists = observer.lists
-
-    def audited(action: str, **fields: Any) -> None:
-        with _disk():
-            audit.add(action=action, **fields)
 
     @api.post("/v1/load")
     async def load(body: LoadBody) -> dict[str, float]:
@@ -88,53 +92,67 @@ def router(
         """Put a network, account or fingerprint on a list, in place of what stood there of it."""
         need_token(access)
         try:
-            with _disk():
-                entry = lists.add(body.list, body.kind, body.value, body.expires, body.note)
+            entry = lists.made(body.list, body.kind, body.value, body.expires, body.note)
         except InputError as error:
             raise Problem(422, "invalid", str(error)) from error
         made = msgspec.structs.asdict(entry)
-        audited("listed", **{name: made[name] for name in ("id", "list", "kind", "value", "expires", "note")})
+        told = {name: made[name] for name in ("id", "list", "kind", "value", "expires", "note")}
+        with audited(audit, "listed", **told):
+            lists.put(entry)
         return made
 
     @api.delete("/v1/lists/{id}", status_code=204, response_class=Response, responses=problems(403, 404))
     async def remove(id: Identity) -> Response:
         """Remove an entry."""
         need_token(access)
-        with _disk():
-            entry = lists.remove(id)
+        entry = lists.find(id)
         if entry is None:
             raise Problem(404, "unknown", "no entry has this id")
-        audited("unlisted", id=id, list=entry.list, kind=entry.kind, value=entry.value)
+        with audited(audit, "unlisted", id=id, list=entry.list, kind=entry.kind, value=entry.value):
+            lists.remove(entry)
         return Response(status_code=204)
 
     @api.post("/v1/mode", responses=problems(403))
     async def mode(body: ModeBody) -> dict[str, str | None]:
         """Switch all routes to shadow or to enforce, or back to what the settings say."""
         need_token(access)
-        audited("mode", mode=body.mode, before=gate.mode_override)
-        gate.mode_override = body.mode
+        with audited(audit, "mode", mode=body.mode, before=gate.mode_override):
+            switch.keep(body.mode)
+            gate.mode_override = body.mode
         return {"mode": body.mode, "settings": gate.settings.mode}
 
     @api.post("/v1/forget", responses=problems(403))
     async def forget(body: ClientBody) -> dict[str, bool]:
-        """Remove a client from profiles, decisions, snapshots and the journal."""
+        """Remove a client from profiles, decisions, snapshots and the journal; the answer says what could not be."""
         need_token(access)
-        known = gate.forget(body.client)
-        if gate.hooks.recorder is not None:
-            with _disk():
-                known = await gate.hooks.recorder.forget(gate.client_ids(body.client)) or known
-        if keeper is not None and known:
-            await keeper.renew()
-        audited("forgot", known=known)  # not who: that is what was asked
+        left = []
+        with audited(audit, "forgot"):  # not who: that is what was asked
+            known = gate.forget(body.client)
+            if gate.hooks.recorder is not None:
+                try:
+                    known = await gate.hooks.recorder.forget(gate.client_ids(body.client)) or known
+                except OSError as error:
+                    left.append(f"the journal ({error.strerror or error})")
+            if keeper is not None:  # known or not: a snapshot may hold who has left the profiles since
+                try:
+                    await asyncio.shield(keeper.renew())
+                except OSError as error:
+                    left.append(f"the snapshots ({error.strerror or error})")
+            if left:
+                where = " and ".join(left)
+                raise Problem(507, "disk", f"forgotten, but not yet removed from {where}: mend that and ask again")
         return {"known": known}
 
-    @api.post("/v1/feedback", status_code=201, responses=problems(404))
+    @api.post("/v1/feedback", status_code=201, responses=problems(403, 404, 409))
     async def feedback(body: FeedbackBody) -> dict[str, Any]:
         """Keep a person's verdict on a decision as a label."""
+        need_token(access)
+        if not labels.kept:
+            raise Problem(409, "unkept", "there is no folder to keep labels in: set journal or state, and restart")
         found = gate.decision(body.id)
         if found is None:
             raise Problem(404, "unknown", "no decision is kept by this id")
-        with _disk():
+        with on_disk():
             return labels.add(
                 id=found.id, label=int(body.verdict == "malicious"), source="feedback", decision=found.decision,
                 raw=found.raw, bundle=found.bundle, note=body.note,
@@ -147,16 +165,3 @@ def router(
         return audit.newest(most)
 
     return api
-
-
-class _disk:  # noqa: N801 - reads as a statement
-    """Turns a full or broken disk into a problem that says so."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, place: object) -> None:
-        if isinstance(error, OSError):
-            raise Problem(
-                507, "disk", f"this could not be kept on disk, and is not in force: {error.strerror}"
-            ) from error

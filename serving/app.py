@@ -46,6 +46,7 @@ from serving.settings import Settings
 from serving.snapshot import Clock, Snapshots
 from serving.status import Status
 from serving.steady import Steady
+from serving.switch import Switch
 
 log = logging.getLogger("botsieve.serving")
 
@@ -146,6 +147,8 @@ def create_app(
     app.envoy = Envoy(gate, app.authorize, app.access) if settings.grpc_port is not None else None
     gate.hooks.recorder = app.journal = _journal(gate, now, given=secret is not None)
     audit = Lines(settings.state, "audit", wall)
+    switch = Switch(settings)
+    gate.mode_override = switch.read()
     labels = Lines(
         settings.journal or settings.state, "labels", wall
     )  # beside the journal, where training looks for them
@@ -163,7 +166,7 @@ def create_app(
         )
     app.metrics.registry.register(observer.watch)
     app.include_router(situation.router(observer.watch))
-    app.include_router(admin.router(gate, observer, app.access, app.keeper, audit, labels))
+    app.include_router(admin.router(gate, observer, app.access, app.keeper, switch, audit, labels))
     app.include_router(pages)
     _watched(app, now)
     if app.journal is not None:

@@ -2,8 +2,9 @@
 
 Rows go to a thread of their own, which appends them to a segment (`….part`, an Arrow stream) at least once a second and turns it
 into a Parquet file when it is large or old. A crash loses at most the last second: a segment that was left behind becomes a
-Parquet file at the next start. Rows that cannot be written are counted and dropped; no request waits for the disk, and
-memory has a bound. `classifier.logs.journal` reads it back.
+Parquet file at the next start, and one whose end could not be written becomes it with the next segment. Rows that cannot be
+written are counted and dropped; no request waits for the disk, and memory has a bound.
+`classifier.logs.journal` reads it back.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from classifier.errors import LogError
 from classifier.events import Event
 from classifier.features import layout as at
 from classifier.logs.journal import (
@@ -50,7 +52,7 @@ BATCH_ROWS = 512
 WAITING_ROWS = 262_144
 """Rows that may wait for the disk; later ones are dropped."""
 FLUSH_S = 1.0
-PART = ".part"
+PART, WRITING = ".part", ".writing"
 _PSEUDONYMS = int(IPv6Address("fdb0:75::"))
 """Addresses are written as those of this network, which is nobody's (RFC 4193), with the keyed hash as the lower half."""
 _NO_ARRIVAL = (None,) * (1 + len(ARRIVAL_FIELDS))
@@ -92,8 +94,7 @@ class Journal:
         self._thread = ThreadPoolExecutor(1, "journal")
         self._segment: _Segment | None = None
         self._number = 0
-        for left in sorted(folder.glob(f"*{PART}")):
-            _finish(left)
+        self._rotate()
 
     # --- what is seen (the event loop) -----------------------------------------------------------------------------------
 
@@ -159,7 +160,7 @@ class Journal:
     def close(self) -> None:
         """Write what is left and finish the file."""
         self.flush()
-        self._thread.submit(self._rotate)
+        self._thread.submit(self._try_rotate)
         self._thread.shutdown()
 
     # --- what is done with it (the thread) -------------------------------------------------------------------------------
@@ -173,15 +174,26 @@ class Journal:
             ]
             self._segment.write(pa.record_batch(columns, schema=self._schema))
             self._tally["written"] += len(rows)
-            if self._segment.rows >= self._most or time.monotonic() - self._segment.began >= self._longest:
-                self._rotate()
-        except OSError as error:
+        except Exception as error:  # whatever it is: nobody looks at what this thread raises
             self._tally["failed"] += len(rows)
-            log.error("journal failed", extra={"why": error.strerror or str(error)})
-            with suppress(OSError):
-                self._rotate()
+            self._failed(error)
+            self._try_rotate()
         finally:
             self._settled += len(rows)
+        segment = self._segment
+        if segment is not None and (segment.rows >= self._most or time.monotonic() - segment.began >= self._longest):
+            self._try_rotate()
+
+    def _failed(self, error: Exception) -> None:
+        told = error.strerror if isinstance(error, OSError) else None  # another's text may hold what a row does
+        log.error("journal failed", extra={"why": told or type(error).__name__})
+
+    def _try_rotate(self) -> None:
+        """Finish the file; what cannot be stays a segment until the next one is finished."""
+        try:
+            self._rotate()
+        except Exception as error:
+            self._failed(error)
 
     def _begin(self) -> _Segment:
         stamp = datetime.fromtimestamp(self._now(), UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -189,16 +201,20 @@ class Journal:
         return _Segment(self._folder / f"{stamp}-{self._run}-{self._number:06d}{PART}", self._schema)
 
     def _rotate(self) -> None:
+        """Finish the segment, and those that could not be finished before. Raises OSError."""
         segment, self._segment = self._segment, None
         if segment is not None:
             with suppress(OSError):
                 segment.close()
-            _finish(segment.path)
+        for torn in self._folder.glob(f"*{WRITING}"):  # of a killed service; what it was made of is there
+            torn.unlink()
+        for part in sorted(self._folder.glob(f"*{PART}")):
+            _finish(part)
 
     def _expire(self) -> None:
         oldest = time.time() - self._days * 86_400.0
         for path in files_of(self._folder):
-            with suppress(OSError):
+            with suppress(OSError, LogError):
                 if path.stat().st_mtime < oldest and is_journal(path):
                     path.unlink()
 
@@ -207,26 +223,32 @@ class Journal:
         found = False
         serials = np.zeros(0, np.int64)  # of their arrivals so far: what ended them may lie in a later file
         run: bytes | None = None
+        left: list[str] = []
         for path in files_of(self._folder):
-            if not is_journal(path):
-                continue
-            with pq.ParquetFile(path) as file:
-                table = file.read()
-            told = table.schema.metadata or {}
-            if told.get(RUN) != run:  # from its first number on, a start gives numbers out anew
-                run = told.get(RUN)
-                serials = serials[serials < int(told.get(FIRST, b"0"))]
-            theirs = pc.fill_null(pc.is_in(table.column("client_key"), pa.array(keys, pa.uint64())), False)
-            serials = np.union1d(serials, table.column("serial").filter(theirs).to_numpy())
-            ended = pc.and_(
-                pc.is_in(table.column("serial"), pa.array(serials)), pc.not_equal(table.column("kind"), ARRIVAL)
-            )
-            gone = pc.or_(theirs, ended)
-            if pc.any(gone).as_py():
-                found = True
-                age = path.stat()
-                _replace(path, table.filter(pc.invert(gone)))
-                os.utime(path, (age.st_mtime, age.st_mtime))  # it keeps its age
+            try:
+                if not is_journal(path):
+                    continue
+                with pq.ParquetFile(path) as file:
+                    table = file.read()
+                told = table.schema.metadata or {}
+                if told.get(RUN) != run:  # from its first number on, a start gives numbers out anew
+                    run = told.get(RUN)
+                    serials = serials[serials < int(told.get(FIRST, b"0"))]
+                theirs = pc.fill_null(pc.is_in(table.column("client_key"), pa.array(keys, pa.uint64())), False)
+                serials = np.union1d(serials, table.column("serial").filter(theirs).to_numpy())
+                ended = pc.and_(
+                    pc.is_in(table.column("serial"), pa.array(serials)), pc.not_equal(table.column("kind"), ARRIVAL)
+                )
+                gone = pc.or_(theirs, ended)
+                if pc.any(gone).as_py():
+                    found = True
+                    age = path.stat()
+                    _replace(path, table.filter(pc.invert(gone)))
+                    os.utime(path, (age.st_mtime, age.st_mtime))  # it keeps its age
+            except (OSError, pa.ArrowException, LogError):
+                left.append(path.name)
+        if left:
+            raise OSError(f"{left[0]} and {len(left) - 1} others" if len(left) > 1 else left[0])
         return found
 
 
@@ -253,19 +275,20 @@ class _Segment:
 def _finish(part: Path) -> None:
     """Turn a segment into a Parquet file; what was torn off at its end is left out. The segment goes when that is on disk."""
     batches: list[pa.RecordBatch] = []
-    try:
-        with part.open("rb") as file, pa.ipc.open_stream(file) as stream:
-            while True:
-                batches.append(stream.read_next_batch())
-    except (StopIteration, pa.ArrowException, OSError):
-        pass
+    with (
+        part.open("rb") as file,
+        suppress(StopIteration, pa.ArrowException, OSError),
+        pa.ipc.open_stream(file) as stream,
+    ):
+        while True:
+            batches.append(stream.read_next_batch())
     if batches:
         _replace(part.with_suffix(".parquet"), pa.Table.from_batches(batches))
     part.unlink(missing_ok=True)
 
 
 def _replace(path: Path, table: pa.Table) -> None:
-    partial = path.with_suffix(".writing")
+    partial = path.with_suffix(WRITING)
     try:
         with partial.open("wb") as file:
             pq.write_table(table, file, compression="zstd", write_page_checksum=True)

@@ -1,13 +1,12 @@
 """The allow list and the deny list: networks, accounts and fingerprints that win over the model.
 
 What is known best of a request counts first: an entry for its account, then one for its fingerprint, then the longest network
-that its address lies in. Lists live in memory; with a state folder each change is on disk before it is answered.
+that its address lies in. Lists live in memory; with a state folder each change is on disk before it is in force.
 """
 
 from __future__ import annotations
 
-import math
-import os
+import heapq
 import secrets
 import socket
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pytricia import PyTricia
 
 from classifier.errors import InputError
 from classifier.events import Event
+from serving.disk import put
 
 ListName = Literal["allow", "deny"]
 Kind = Literal["network", "account", "fingerprint"]
@@ -62,32 +62,34 @@ class Lists:
         self._drop_expired()
         return sorted(self._entries.values(), key=lambda entry: (entry.created, entry.id))
 
-    def add(self, name: ListName, kind: Kind, value: str, expires: float | None = None, note: str = "") -> Entry:
-        """Put a value on a list, in place of what stood there of it. Raises InputError; OSError when it cannot be kept."""
+    def made(self, name: ListName, kind: Kind, value: str, expires: float | None = None, note: str = "") -> Entry:
+        """Return an entry that `put` can take. Raises InputError."""
         self._drop_expired()
         value = _one_spelling(kind, value)
         if expires is not None and not expires > self._now():
             raise InputError("expires lies in the past")
         if len(self._entries) >= MOST and (kind, value) not in self._entries:
             raise InputError(f"the lists hold {MOST} entries, which is all they can")
-        entry = Entry(secrets.token_hex(6), name, kind, value, self._now(), expires, note)
-        self._change({**self._entries, (kind, value): entry})
-        return entry
+        return Entry(secrets.token_hex(6), name, kind, value, self._now(), expires, note)
 
-    def remove(self, identity: str) -> Entry | None:
-        """Remove an entry by its id and return it; None if there is none."""
+    def put(self, entry: Entry) -> None:
+        """Put an entry on its list, in place of what stood there of its value. Raises OSError when it cannot be kept."""
+        self._change({**self._entries, (entry.kind, entry.value): entry})
+
+    def find(self, identity: str) -> Entry | None:
+        """Return an entry by its id; None if there is none."""
         self._drop_expired()
-        found = next((entry for entry in self._entries.values() if entry.id == identity), None)
-        if found is not None:
-            self._change({key: entry for key, entry in self._entries.items() if entry is not found})
-        return found
+        return next((entry for entry in self._entries.values() if entry.id == identity), None)
+
+    def remove(self, entry: Entry) -> None:
+        """Remove an entry. Raises OSError, and then it stays."""
+        self._change({key: other for key, other in self._entries.items() if other is not entry})
 
     def of(self, event: Event) -> ListName | None:
         """Return the list that whoever asks stands on."""
         if not self._entries:
             return None
-        if self._soonest <= self._now():
-            self._drop_expired()
+        self._drop_expired()
         found = self._entries.get(("account", event.account or "")) or self._entries.get(
             ("fingerprint", event.fingerprint or "")
         )
@@ -100,25 +102,29 @@ class Lists:
         return name  # type: ignore[no-any-return]
 
     def _drop_expired(self) -> None:
-        if self._soonest <= self._now():
-            self._rebuild(list(self._entries.values()))
+        if not self._due or self._due[0][0] > self._now():
+            return
+        now = self._now()
+        while self._due and self._due[0][0] <= now:
+            _, kind, value = heapq.heappop(self._due)
+            del self._entries[kind, value]
+            if kind == "network":
+                del self._networks[":" in value][value]
 
     def _change(self, entries: dict[tuple[Kind, str], Entry]) -> None:
         """Put the entries on disk, then in force."""
         if self._file is not None:
-            partial = self._file.with_suffix(".partial")
-            with partial.open("wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(list(entries.values()))))
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(self._file)
+            put(self._file, msgspec.json.format(msgspec.json.encode(list(entries.values()))))
         self._rebuild(list(entries.values()))
 
     def _rebuild(self, entries: list[Entry]) -> None:
         now = self._now()
-        kept = [entry for entry in entries if entry.expires is None or entry.expires > now]
-        self._entries = {(entry.kind, entry.value): entry for entry in kept}
-        self._soonest = min((entry.expires for entry in kept if entry.expires is not None), default=math.inf)
+        self._entries = {
+            (entry.kind, entry.value): entry for entry in entries if entry.expires is None or entry.expires > now
+        }
+        kept = self._entries.values()
+        self._due = [(entry.expires, entry.kind, entry.value) for entry in kept if entry.expires is not None]
+        heapq.heapify(self._due)
         self._networks = (PyTricia(32, socket.AF_INET), PyTricia(128, socket.AF_INET6))
         for entry in kept:
             if entry.kind == "network":

@@ -8,8 +8,9 @@ import sys
 from datetime import UTC, datetime
 
 FIELDS = (
-    "action", "address", "aside", "bundle", "bytes", "cause", "clock", "decision", "error", "file", "folder", "host", "id",
-    "journal", "mode", "port", "providers", "reason", "route", "rows", "seconds", "status", "warming_up", "why",
+    "action", "address", "aside", "before", "bundle", "bytes", "cause", "clock", "decision", "error", "expires",
+    "file", "folder", "host", "id", "journal", "kind", "list", "mode", "of", "port", "providers", "reason", "route",
+    "rows", "seconds", "settings", "status", "warming_up", "why",
 )  # fmt: skip
 """All that a line may carry beside time, level, logger and message: what is not named here is not written."""
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from serving.problems import Problem
 
 log = logging.getLogger("botsieve.serving")
 
@@ -19,15 +23,27 @@ class Lines:
     def __init__(self, folder: Path | None, name: str, now: Callable[[], float]) -> None:
         self._file, self._name, self._now = None if folder is None else folder / f"{name}.jsonl", name, now
 
+    @property
+    def kept(self) -> bool:
+        """Whether there is a file."""
+        return self._file is not None
+
     def add(self, **fields: Any) -> dict[str, Any]:
         """Write a line with the time, Unix s; return it. Raises OSError when it cannot be kept."""
         line = {"time": round(self._now(), 6), **fields}
         if self._file is not None:
-            with self._file.open("ab") as file:
-                file.write(msgspec.json.encode(line) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-        log.info(self._name, extra={"action": fields.get("action"), "id": fields.get("id")})
+            data = msgspec.json.encode(line) + b"\n"
+            with self._file.open("ab", buffering=0) as file:
+                before = file.tell()
+                try:
+                    if file.write(data) != len(data):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file.fileno())
+                except OSError:
+                    with suppress(OSError):
+                        file.truncate(before)  # what is refused leaves no line
+                    raise
+        log.info(self._name, extra=fields)  # of which the log takes what is no address, account or text: logs.FIELDS
         return line
 
     def newest(self, most: int) -> list[dict[str, Any]]:
@@ -44,3 +60,26 @@ class Lines:
             except msgspec.MsgspecError:
                 continue
         return found
+
+
+@contextmanager
+def on_disk() -> Iterator[None]:
+    """Turn a full or broken disk into a problem that says so."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise Problem(507, "disk", f"this could not be kept on disk, and is not in force: {why}") from error
+
+
+@contextmanager
+def audited(audit: Lines, action: str, **fields: Any) -> Iterator[None]:
+    """Put a line in the audit, then let it take effect; where that fails a line `failed` follows. Raises Problem 507."""
+    with on_disk():
+        audit.add(action=action, **fields)
+        try:
+            yield
+        except Exception as error:
+            with suppress(OSError):
+                audit.add(action="failed", of=action, **fields, why=str(error))
+            raise

@@ -17,7 +17,7 @@ from serving.access import Access
 from serving.gate import Gate, Rejected
 from serving.metrics import Metrics
 from serving.problems import Problem
-from serving.records import Lines
+from serving.records import Lines, audited
 
 log = logging.getLogger("botsieve.serving")
 
@@ -68,6 +68,7 @@ def router(gate: Gate, metrics: Metrics, access: Access, audit: Lines) -> APIRou
             "device_faults": gate.model.device_faults,
             "bundle": gate.bundle,
             "mode": gate.mode_override or gate.settings.mode,
+            "switched": gate.mode_override,
             "warming_up": gate.warming_up,
             "clock": gate.settings.clock,
             "scope": "one replica: state is not shared; behind a balancer, hash consistently by client, and the counts of"
@@ -89,7 +90,7 @@ def router(gate: Gate, metrics: Metrics, access: Access, audit: Lines) -> APIRou
             "previous": _described(before[-1]) if before else None,
         }
 
-    @api.post("/v1/model/reload", responses=problems(403, 409))
+    @api.post("/v1/model/reload", responses=problems(403, 409, 507))
     async def reload(wanted: Reload) -> dict[str, Any]:
         """Load a bundle and let it decide from the next request on. Needs a configured token."""
         need_token(access)
@@ -98,15 +99,15 @@ def router(gate: Gate, metrics: Metrics, access: Access, audit: Lines) -> APIRou
             try:
                 fresh = await asyncio.to_thread(_load, folder, gate)
                 old = gate.model
-                gate.load(fresh)
+                with audited(audit, "reload", bundle=fresh.bundle.manifest.manifest_sha256):
+                    gate.load(fresh)
             except BotsieveError as error:
                 raise Problem(409, "bundle", f"the bundle in use stays: {error}") from error
             before[:] = [old]
-        audit.add(action="reload", bundle=gate.bundle)
         log.info("bundle loaded", extra={"bundle": gate.bundle[:16], "providers": gate.model.providers})
         return {"champion": _described(gate.model)}
 
-    @api.post("/v1/model/rollback", responses=problems(403, 409))
+    @api.post("/v1/model/rollback", responses=problems(403, 409, 507))
     async def rollback() -> dict[str, Any]:
         """Let the bundle before this one decide again. Needs a configured token."""
         need_token(access)
@@ -114,9 +115,9 @@ def router(gate: Gate, metrics: Metrics, access: Access, audit: Lines) -> APIRou
             if not before:
                 raise Problem(409, "bundle", "no other bundle has decided since the start")
             old = gate.model
-            gate.load(before.pop())
-            before.append(old)
-        audit.add(action="rollback", bundle=gate.bundle)
+            with audited(audit, "rollback", bundle=before[-1].bundle.manifest.manifest_sha256):
+                gate.load(before[-1])
+            before[:] = [old]
         log.info("bundle rolled back", extra={"bundle": gate.bundle[:16]})
         return {"champion": _described(gate.model)}
 

@@ -12,9 +12,12 @@ from fastapi.testclient import TestClient
 
 from classifier.errors import InputError
 from classifier.events import Event
+from classifier.model.bundle import Bundle
 from classifier.model.judge import Judge
 from serving.app import Service
 from serving.lists import FILE, Lists
+from serving.logs import JsonLines
+from serving.settings import Route
 from tests.service.served import (  # noqa: F401 - fixtures
     START,
     Moment,
@@ -78,10 +81,10 @@ def test_lists_hold_while_scoring_fails_and_while_warming_up(judge: Judge) -> No
 def test_lists_outlive_a_restart_and_entries_expire(tmp_path: Path) -> None:
     now = Moment()
     lists = Lists(tmp_path, now)
-    lists.add("deny", "network", "2001:db8::/32")
-    lists.add("allow", "network", "2001:db8:1::/48", expires=START + 60.0)
-    lists.add("deny", "fingerprint", "t13d")
-    lists.add("allow", "account", "a")
+    lists.put(lists.made("deny", "network", "2001:db8::/32"))
+    lists.put(lists.made("allow", "network", "2001:db8:1::/48", expires=START + 60.0))
+    lists.put(lists.made("deny", "fingerprint", "t13d"))
+    lists.put(lists.made("allow", "account", "a"))
 
     def of(**known: Any) -> str | None:
         return Lists(tmp_path, now).of(Event(0, known.pop("ip", "198.51.100.1"), "GET", "/", **known))
@@ -94,11 +97,29 @@ def test_lists_outlive_a_restart_and_entries_expire(tmp_path: Path) -> None:
     now.seconds += 61
     assert of(ip="2001:db8:1::5") == "deny"
     assert len(lists.all()) == 3
-    lists.add("deny", "network", "::ffff:192.0.2.1")
+    lists.put(lists.made("deny", "network", "::ffff:192.0.2.1"))
     assert of(ip="192.0.2.1") == "deny"
     (tmp_path / FILE).write_bytes(b"[{")
     with pytest.raises(InputError, match="holds no lists"):
         Lists(tmp_path, now)
+
+
+def test_an_entry_that_expires_leaves_the_others_where_they_are() -> None:
+    now = Moment()
+    lists = Lists(None, now)
+    for place in range(50):
+        lists.put(lists.made("deny", "network", f"192.0.{place}.0/24", expires=START + 1.0 + place))
+    lists.put(lists.made("allow", "account", "a", expires=START + 20.5))
+    lists.put(lists.made("deny", "network", "192.0.9.0/24"))  # in place of one that would expire
+    held = lists._networks
+    for second in range(60):
+        now.seconds = START + second
+        for place in range(50):
+            expected = "deny" if place == 9 or place >= second else None
+            assert lists.of(Event(0, f"192.0.{place}.1", "GET", "/")) == expected
+        assert (lists.of(Event(0, "1.2.3.4", "GET", "/", account="a")) == "allow") == (second <= 20)
+    assert lists._networks is held, "nothing is built anew"
+    assert [entry.value for entry in lists.all()] == ["192.0.9.0/24"]
 
 
 @pytest.mark.parametrize(
@@ -127,7 +148,73 @@ def test_a_full_disk_leaves_the_lists_as_they_were(
     answer = enlist(client, value="10.0.0.0/8")
     assert answer.status_code == 507
     assert len(client.get("/v1/lists").json()) == 1
+    assert len(client.get("/v1/audit").json()) == 1, "what is not in force has no line"
     assert "deny_list" not in decided(client, ip="10.1.2.3")["reasons"]
+
+
+def unwritable(path: Path) -> None:
+    """Let a file be one that cannot be written, by root neither."""
+    path.unlink(missing_ok=True)
+    path.mkdir()
+
+
+def test_nothing_changes_without_its_line_in_the_audit(
+    admin: tuple[Service, TestClient, Moment],
+    bundle: Bundle,  # noqa: F811
+) -> None:
+    app, client, _ = admin
+    entry, folder = enlist(client).json(), app.gate.settings.state
+    assert folder is not None
+    body = {"bundle": str(bundle.path)}
+    assert post(client, "/v1/model/reload", body).status_code == 200
+    decided(client, ip="198.51.100.9")
+    key, model = int(app.gate.client_ids("198.51.100.9")[1], 16), app.gate.model
+    assert [line["action"] for line in client.get("/v1/audit").json()] == ["reload", "listed"]
+    unwritable(folder / "audit.jsonl")
+    for answer in (
+        enlist(client, value="10.0.0.0/8"),
+        client.delete(f"/v1/lists/{entry['id']}"),
+        post(client, "/v1/mode", {"mode": "shadow"}),
+        post(client, "/v1/forget", {"client": "198.51.100.9"}),
+        post(client, "/v1/model/reload", body),
+        post(client, "/v1/model/rollback", {}),
+    ):
+        assert answer.status_code == 507
+        assert "not in force" in answer.json()["detail"]
+    assert client.get("/v1/lists").json() == [entry]
+    assert app.gate.mode_override is None
+    assert app.gate.engine.profile("client", key) is not None
+    assert app.gate.model is model
+
+
+def test_what_fails_after_its_line_has_another_that_says_so(admin: tuple[Service, TestClient, Moment]) -> None:
+    app, client, _ = admin
+    assert app.gate.settings.state is not None
+    unwritable(app.gate.settings.state / "lists.json.partial")
+    assert enlist(client).status_code == 507
+    assert client.get("/v1/lists").json() == []
+    failed, listed = client.get("/v1/audit").json()
+    assert (listed["action"], failed["action"], failed["of"]) == ("listed", "failed", "listed")
+    assert failed["id"] == listed["id"]
+
+
+def test_without_a_state_folder_the_log_has_the_audit_and_no_address(
+    judge: Judge,  # noqa: F811
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "botsieve.serving")
+    client = client_of(service(judge, token=TOKEN), headers=BEARER)
+    made = enlist(client, kind="account", value="who@example.org", note="a person's words").json()
+    post(client, "/v1/mode", {"mode": "shadow"})
+    lines = [JsonLines().format(record) for record in caplog.records if record.message == "audit"]
+    told = [msgspec.json.decode(line) for line in lines]
+    assert [(line["action"], line.get("list"), line.get("kind"), line.get("mode")) for line in told] == [
+        ("listed", "deny", "account", None),
+        ("mode", None, None, "shadow"),
+    ]
+    assert told[0]["id"] == made["id"]
+    assert "example.org" not in "".join(lines)
+    assert "words" not in "".join(lines)
 
 
 def test_without_a_token_nothing_can_be_changed(judge: Judge) -> None:  # noqa: F811
@@ -137,6 +224,8 @@ def test_without_a_token_nothing_can_be_changed(judge: Judge) -> None:  # noqa: 
     )
     assert post(client, "/v1/mode", {"mode": "shadow"}).status_code == 403
     assert post(client, "/v1/forget", {"client": "192.0.2.7"}).status_code == 403
+    identity = decided(client)["id"]
+    assert post(client, "/v1/feedback", {"id": identity, "verdict": "malicious"}).status_code == 403
 
 
 def test_a_wrong_token_is_refused_everywhere(judge: Judge) -> None:  # noqa: F811
@@ -153,6 +242,58 @@ def test_the_switch_to_shadow_and_back(admin: tuple[Service, TestClient, Moment]
     assert post(client, "/v1/mode", {"mode": None}).status_code == 200
     assert decided(client)["enforced"] == "block"
     assert [line["action"] for line in client.get("/v1/audit").json()] == ["mode", "mode", "listed"]
+
+
+@pytest.mark.parametrize("kept", ["shadow", "enforce"])
+def test_the_switch_outlives_a_restart(
+    judge: Judge,  # noqa: F811
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    kept: str,
+) -> None:
+    said = "enforce" if kept == "shadow" else "shadow"
+    given = {"token": TOKEN, "state": tmp_path, "mode": said}
+
+    def start(**changes: Any) -> tuple[Service, TestClient]:
+        caplog.clear()
+        app = service(judge, **given | changes)
+        return app, client_of(app, headers=BEARER)
+
+    app, client = start()
+    enlist(client)
+    assert post(client, "/v1/mode", {"mode": kept}).status_code == 200
+    app, client = start()
+    assert app.gate.mode_override == kept
+    assert decided(client)["enforced"] == ("allow" if kept == "shadow" else "block")
+    ready = client.get("/readyz").json()
+    assert (ready["mode"], ready["switched"]) == (kept, kept)
+    (record,) = [record for record in caplog.records if "switched before the start" in record.message]
+    assert (vars(record)["mode"], vars(record)["settings"]) == (kept, said)
+    assert post(client, "/v1/mode", {"mode": said}).status_code == 200
+    assert not (tmp_path / "mode.json").exists(), "the settings say the same"
+    app, client = start()
+    assert client.get("/readyz").json()["switched"] is None
+    for back in (None, kept):
+        post(client, "/v1/mode", {"mode": kept})
+        post(client, "/v1/mode", {"mode": back})
+    route = Route(path="/x", mode="shadow" if kept == "enforce" else "enforce")
+    assert start(mode=kept, routes=(route,))[0].gate.mode_override == kept, "one route differs"
+    assert start(mode=kept)[0].gate.mode_override is None
+    assert not (tmp_path / "mode.json").exists(), "the settings have caught up"
+
+
+def test_a_damaged_switch_is_put_aside(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "mode.json").write_bytes(b'{"mode": "off"}')
+    assert service(judge, state=tmp_path).gate.mode_override is None
+    assert [path.name for path in tmp_path.glob("mode.*")] == ["mode.damaged"]
+
+
+def test_a_switch_that_cannot_be_kept_is_not_in_force(admin: tuple[Service, TestClient, Moment]) -> None:
+    app, client, _ = admin
+    assert app.gate.settings.state is not None
+    unwritable(app.gate.settings.state / "mode.json.partial")
+    assert post(client, "/v1/mode", {"mode": "shadow"}).status_code == 507
+    assert app.gate.mode_override is None
 
 
 def test_load_is_stated_for_a_while_and_counted_from_tokens(judge: Judge) -> None:  # noqa: F811
@@ -230,6 +371,55 @@ def test_forgetting_removes_profile_decisions_and_snapshots(admin: tuple[Service
     assert key.to_bytes(8, "little") not in (folder / "state.snapshot").read_bytes()
     assert "198.51.100.9" not in (folder / "audit.jsonl").read_text()
     assert post(client, "/v1/forget", {"client": "198.51.100.9"}).json() == {"known": False}
+
+
+def test_who_has_left_the_profiles_is_removed_from_the_snapshots(admin: tuple[Service, TestClient, Moment]) -> None:
+    app, client, _ = admin
+    decided(client, ip="198.51.100.9")
+    assert app.keeper is not None
+    app.keeper.save()
+    app.keeper.save()
+    key = int(app.gate.client_ids("198.51.100.9")[1], 16)
+    app.gate.forget("198.51.100.9")  # as if others had taken its place
+    assert post(client, "/v1/forget", {"client": "198.51.100.9"}).json() == {"known": False}
+    folder = app.gate.settings.state
+    assert folder is not None
+    held = [path.name for path in folder.iterdir() if key.to_bytes(8, "little") in path.read_bytes()]
+    assert not held
+
+
+def test_a_full_disk_loses_no_state_when_a_client_is_forgotten_and_the_answer_says_what_is_left(
+    admin: tuple[Service, TestClient, Moment],
+) -> None:
+    app, client, _ = admin
+    decided(client, ip="198.51.100.9")
+    folder = app.gate.settings.state
+    assert folder is not None
+    assert app.keeper is not None
+    app.keeper.save()
+    app.keeper.save()
+    before = {path.name: path.read_bytes() for path in folder.glob("state.*")}
+    unwritable(folder / "state.snapshot.partial")
+    answer = post(client, "/v1/forget", {"client": "198.51.100.9"})
+    assert answer.status_code == 507
+    assert "not yet removed from the snapshots" in answer.json()["detail"]
+    assert app.gate.tallies.snapshots["failed"] == 1
+    assert app.gate.tallies.rejected["disk"] == 1
+    assert [line["action"] for line in client.get("/v1/audit").json()] == ["failed", "forgot"]
+    (folder / "state.snapshot.partial").rmdir()
+    assert {path.name: path.read_bytes() for path in folder.glob("state.*")} == before
+    assert post(client, "/v1/forget", {"client": "198.51.100.9"}).status_code == 200
+    key = int(app.gate.client_ids("198.51.100.9")[1], 16).to_bytes(8, "little")
+    assert key in before["state.previous"]
+    assert [path.name for path in folder.glob("state.*")] == ["state.snapshot"]
+    assert key not in (folder / "state.snapshot").read_bytes()
+
+
+def test_feedback_that_nothing_would_keep_is_refused(judge: Judge) -> None:  # noqa: F811
+    client = client_of(service(judge, token=TOKEN), headers=BEARER)
+    answer = post(client, "/v1/feedback", {"id": decided(client)["id"], "verdict": "malicious"})
+    assert (answer.status_code, answer.json()["reason"]) == (409, "unkept")
+    assert "journal or state" in answer.json()["detail"]
 
 
 def test_feedback_is_kept_as_a_label(admin: tuple[Service, TestClient, Moment]) -> None:

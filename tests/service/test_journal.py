@@ -45,6 +45,9 @@ from tests.service.served import (  # noqa: F401
 )  # fmt: skip
 from tests.service.test_replay import Wire
 
+TOKEN = "a token of sixteen characters"
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+
 
 def closed(app: Service) -> Path:
     """Finish the journal of a service and return its folder."""
@@ -96,7 +99,7 @@ def sent(given: Event) -> dict[str, Any]:
 
 def played(app: Service, now: Moment, count: int, seed: int = 0) -> list[str]:
     """Let a live service see requests, alone and in lists, and completions late, early, twice or never."""
-    rng, client, open_ids, all_ids = np.random.default_rng(seed), client_of(app), [], []
+    rng, client, open_ids, all_ids = np.random.default_rng(seed), client_of(app, headers=BEARER), [], []
     pool = iter(mixed_events(count * 3, seed))
     for _ in range(count):
         now.seconds += float(rng.choice([0.0, 0.000001, 0.4, 30.0, 700.0], p=[0.3, 0.1, 0.4, 0.17, 0.03]))
@@ -195,8 +198,8 @@ def test_a_folder_that_cannot_be_written_is_bad_input(judge: Judge, tmp_path: Pa
 
 def test_forgetting_removes_a_client_and_what_ended_its_requests(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
     now = Moment()
-    app = live(judge, tmp_path, now, token="a token of sixteen characters")
-    client = client_of(app, headers={"authorization": "Bearer a token of sixteen characters"})
+    app = live(judge, tmp_path, now, token=TOKEN)
+    client = client_of(app, headers=BEARER)
     open_ids = []
     for place in range(30):
         now.seconds += 1.0
@@ -296,6 +299,59 @@ def test_a_full_disk_is_counted_and_stops_nobody(judge: Judge, tmp_path: Path, m
     assert written(folder).column("id").to_pylist() == later
 
 
+def test_a_segment_whose_end_failed_is_finished_with_the_next_and_forgets_too(
+    judge: Judge,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = Moment()
+    app = live(judge, tmp_path, now, token=TOKEN)
+    client = client_of(app, headers=BEARER)
+    for place in range(10):
+        now.seconds += 1.0
+        post(client, "/v1/decide", event(ip=f"198.51.100.{place % 2}"))
+    (tmp_path / "journal" / "of-a-killed-service.writing").write_bytes(b"198.51.100.1")
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pa.parquet, "write_table", full)
+    answer = post(client, "/v1/forget", {"client": "198.51.100.1"})
+    assert answer.status_code == 507
+    assert "not yet removed from the journal (No space left on device)" in answer.json()["detail"]
+    assert list((tmp_path / "journal").glob(f"*{PART}"))
+    monkeypatch.undo()
+    assert post(client, "/v1/forget", {"client": "198.51.100.1"}).json() == {"known": True}
+    assert not any(b"198.51.100.1" in path.read_bytes() for path in (tmp_path / "journal").iterdir())
+    assert written(closed(app)).column("ip").to_pylist() == ["198.51.100.0"] * 5
+    assert app.gate.tallies.journal["failed"] == 0, "the rows were written, in the segment"
+
+
+def test_a_file_that_cannot_be_read_is_told_where_a_client_is_forgotten(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+    now = Moment()
+    app = live(judge, tmp_path, now, token=TOKEN)
+    client = client_of(app, headers=BEARER)
+    post(client, "/v1/decide", event(ip="198.51.100.1"))
+    other = tmp_path / "journal" / "20200101T000000Z-of-another-version.parquet"
+    pa.parquet.write_table(pa.table({"x": [1]}).replace_schema_metadata({b"botsieve.journal": b"1"}), other)
+    answer = post(client, "/v1/forget", {"client": "198.51.100.1"})
+    assert answer.status_code == 507
+    assert other.name in answer.json()["detail"]
+    other.unlink()
+    assert not files_of(closed(app)) or written(tmp_path / "journal").num_rows == 0, "the others were seen to"
+
+
+def test_rows_that_fit_no_column_are_counted(tmp_path: Path) -> None:
+    tally: Counter[str] = Counter()
+    made = Journal(tmp_path, "a", 0, lambda: START, tally, days=30)
+    made.ended(2**70, START, None)
+    made.flush()
+    made.ended(1, START, None)
+    made.close()
+    assert tally == {"written": 1, "failed": 1, "dropped": 0}
+    assert pa.parquet.read_table(files_of(tmp_path)[0]).num_rows == 1
+
+
 def test_rows_that_wait_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tally: Counter[str] = Counter()
     made = Journal(tmp_path, "a", 0, lambda: START, tally, days=30)
@@ -343,9 +399,9 @@ def test_quiet_times_are_written_too(tmp_path: Path) -> None:
 
 def test_what_people_found_out_is_a_label_for_training(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
     now = Moment()
-    app = live(judge, tmp_path, now, state=tmp_path / "state")
+    app = live(judge, tmp_path, now, state=tmp_path / "state", token=TOKEN)
     ids = played(app, now, 60)
-    client = client_of(app)
+    client = client_of(app, headers=BEARER)
     for identity, verdict in (
         (ids[40], "malicious"),
         (ids[50], "legitimate"),
