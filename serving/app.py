@@ -79,6 +79,13 @@ class Service(FastAPI):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
+        try:
+            await self._serve(scope, receive, send)
+        except Exception:  # answered 500, and logged, by whoever catches it next
+            self.gate.tallies.rejected["failed"] += 1
+            raise
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         route = self.hot.routes.get(path)
         if route is not None:

@@ -20,7 +20,7 @@ import msgspec
 from classifier.logs.address import client_address
 from serving.access import Access, HeaderList, only
 from serving.batching import Batcher
-from serving.gate import Answer, Gate, Live, LiveEvent, Rejected
+from serving.gate import Answer, Gate, Live, LiveEvent, Rejected, Tallies
 from serving.hot import load_of
 from serving.metrics import Metrics
 from serving.problems import PROBLEM, Headers, Problem, Receive, Scope, Send, refuse, respond
@@ -39,8 +39,9 @@ _SAY = {
 class Forwarded:
     """Reads the client's request out of a gateway's call."""
 
-    def __init__(self, settings: Settings, secret: bytes) -> None:
-        self._names = settings.names
+    def __init__(self, settings: Settings, secret: bytes, tallies: Tallies) -> None:
+        self._tallies = tallies
+        self._names, self._address_header = settings.names, settings.names.address.encode()
         self._account, self._created = settings.account_header.lower(), settings.account_created_header.lower()
         self._fingerprint = settings.fingerprint_header.lower()
         self._networks = [ip_network(network) for network in settings.trusted_proxies]
@@ -58,6 +59,7 @@ class Forwarded:
         if self._events_time:
             event.time = self.time(headers)
         if not trusted:
+            self._tallies.unbelieved += any(name == self._address_header for name, _ in headers)
             event.user_agent, event.referer = text_of(headers, "user-agent"), text_of(headers, "referer")
             event.credential = self._credential(headers)
             return event
@@ -89,7 +91,7 @@ class Forwarded:
 
     def _address(self, headers: HeaderList) -> str:
         name = self._names.address
-        values = [value.decode("latin-1") for key, value in headers if key == name.encode()]
+        values = [value.decode("latin-1") for key, value in headers if key == self._address_header]
         if name == "x-forwarded-for":
             address = self._last_untrusted(",".join(values).split(","))
         else:
@@ -126,7 +128,7 @@ class Authorize:
 
     def __init__(self, gate: Gate, batcher: Batcher, access: Access, metrics: Metrics, secret: bytes) -> None:
         self._gate, self._batcher, self._access, self._metrics = gate, batcher, access, metrics
-        self.forwarded = Forwarded(gate.settings, secret)
+        self.forwarded = Forwarded(gate.settings, secret, gate.tallies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer by status."""

@@ -151,10 +151,6 @@ class Challenges:
         """Where to get and where to send the challenge of a decision; cheap enough for every answer."""
         return {"url": f"{self.options.path}/{decision_id}", "verify": f"{self.options.path}/verify"}
 
-    def header(self, decision_id: str) -> str:
-        """The value of WWW-Authenticate: it reaches the client where a gateway drops the body of a 401."""
-        return f'Botsieve challenge="{self.options.path}/{decision_id}"'
-
     def issue(self, decision_id: str, client: str, score: int) -> dict[str, object]:
         """A challenge for one client (16 hex digits), harder the lower the score (1 to 99); JSON-ready.
 

@@ -84,6 +84,7 @@ class PageOptions:
 
 Describe = Callable[[str], Described | None]
 Outcome = Callable[[str | None, str], None]
+Refusal = Callable[[str], None]
 
 
 class _Solved(msgspec.Struct):
@@ -123,9 +124,8 @@ class Pages:
             status,
         )
 
-    def refused(self, problem: _AnswerError, next_url: str) -> HTMLResponse:
+    def refused(self, problem: _AnswerError, next_url: str, heading: str) -> HTMLResponse:
         """Says why there is no check, or why it did not count, and where to go now."""
-        heading = "The check did not count" if problem.reason else "There is no check here"
         content = self._refused.render(
             self._common(""), heading=heading, why=problem.detail, next_url=self.local(next_url)
         )
@@ -178,16 +178,18 @@ def challenge_router(
     describe: Describe,
     *,
     page: PageOptions | None = None,
-    on_outcome: Outcome | None = None,
+    on_outcome: Outcome,
+    on_refusal: Refusal,
 ) -> APIRouter:
     """The routes, to be included without a prefix.
 
     `describe` gives the decision behind an id, None if it is unknown or was no challenge. `on_outcome` is told the
-    decision's id (None where the solution does not say) and "solved" or a key of `serving.challenge.REFUSALS`.
+    decision's id (None where the solution does not say) and "solved" or a key of `serving.challenge.REFUSALS`;
+    `on_refusal` the reason why another request is not answered.
     """
     router = APIRouter(tags=["challenge"])
     pages = Pages(challenges, passes, page)
-    exchange = _Exchange(challenges, passes, on_outcome or _ignore)
+    exchange = _Exchange(challenges)
     static = {name: (_HERE / "static" / name).read_bytes() for name in _STATIC}
 
     @router.get(
@@ -196,7 +198,8 @@ def challenge_router(
     async def challenge_static(name: str) -> Response:
         """A file of the challenge page."""
         if name not in static:
-            return problem(HTTPStatus.NOT_FOUND, "The challenge page has no such file.")
+            on_refusal("no_route")
+            return problem(HTTPStatus.NOT_FOUND, "The challenge page has no such file.", reason="no_route")
         headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
         return Response(static[name], headers=headers, media_type=_STATIC[name])
 
@@ -211,12 +214,15 @@ def challenge_router(
                 return pages.challenge(decision_id, next_url)
             issued = challenges.issue(decision_id, described.client, described.score)
         except SpentError:
-            refusal = _AnswerError(_STATUS["store"], REFUSALS["store"], "store")
+            refusal = _refusal("store")
         except _AnswerError as caught:
             refusal = caught
         else:
             return JSONResponse(issued, headers={"Cache-Control": "no-store", "Vary": "Accept"})
-        return pages.refused(refusal, next_url) if as_page else problem(refusal.status, refusal.detail)
+        on_refusal(refusal.reason)
+        if as_page:
+            return pages.refused(refusal, next_url, "There is no check here")
+        return problem(refusal.status, refusal.detail, reason=refusal.reason)
 
     @router.post("/v1/challenge/verify", responses=_VERIFY_RESPONSES, openapi_extra=_VERIFY_BODY)
     async def verify(request: Request) -> Response:
@@ -228,9 +234,11 @@ def challenge_router(
             solution, next_url = await _read(request, form)
             redeemed = await exchange.redeem(solution)
         except _AnswerError as refusal:
+            on_outcome(None, refusal.reason)
             if form:
-                return pages.refused(refusal, next_url)
+                return pages.refused(refusal, next_url, "The check did not count")
             return problem(refusal.status, refusal.detail, reason=refusal.reason)
+        on_outcome(redeemed.decision_id, "solved")
         token = passes.grant(redeemed.client)
         answer: Response
         if form:
@@ -257,36 +265,32 @@ def challenge_router(
 class _Exchange:
     """Redeems solutions in a thread, two at a time: checking one takes milliseconds, and scoring must not wait for it."""
 
-    def __init__(self, challenges: Challenges, passes: Passes, on_outcome: Outcome) -> None:
+    def __init__(self, challenges: Challenges) -> None:
         self._challenges = challenges
-        self._tell = on_outcome
         self._threads = anyio.CapacityLimiter(2)
 
     async def redeem(self, solution: str) -> Redeemed:
         if self._threads.statistics().tasks_waiting >= _WAITING:
-            raise self._refusal("store")
+            raise _refusal("store")
         try:
-            redeemed = await anyio.to_thread.run_sync(self._challenges.redeem, solution, limiter=self._threads)
+            return await anyio.to_thread.run_sync(self._challenges.redeem, solution, limiter=self._threads)
         except Refused as refused:
-            raise self._refusal(refused.reason) from refused
-        self._tell(redeemed.decision_id, "solved")
-        return redeemed
-
-    def _refusal(self, reason: str) -> _AnswerError:
-        self._tell(None, reason)
-        return _AnswerError(_STATUS[reason], REFUSALS[reason], reason)
+            raise _refusal(refused.reason) from refused
 
 
-def _ignore(decision_id: str | None, outcome: str) -> None:
-    """Nobody asked to be told."""
+def _refusal(reason: str) -> _AnswerError:
+    return _AnswerError(_STATUS[reason], REFUSALS[reason], reason)
 
 
 def _known(described: Described | None, challenges: Challenges) -> Described:
     if described is None:
-        raise _AnswerError(HTTPStatus.NOT_FOUND, "No challenge is known by this id. Send your request again.", "")
+        raise _AnswerError(
+            HTTPStatus.NOT_FOUND, "No challenge is known by this id. Send your request again.", "unknown"
+        )
     # An old decision must not go on giving out puzzles as easy as its client once deserved.
     if challenges.now() - described.time > challenges.options.lifetime_s:
-        raise _AnswerError(HTTPStatus.GONE, "This challenge has expired. Send your request again to get a new one.", "")
+        detail = "This challenge has expired. Send your request again to get a new one."
+        raise _AnswerError(HTTPStatus.GONE, detail, "expired")
     return described
 
 
@@ -303,7 +307,7 @@ def _same_site(request: Request) -> None:
     """Refuse a post that another site made a browser send: it would replace the visitor's own pass."""
     if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         raise _AnswerError(
-            HTTPStatus.FORBIDDEN, "The solution was sent from another site. Solve the check here.", "malformed"
+            HTTPStatus.FORBIDDEN, "The solution was sent from another site. Solve the check here.", "site"
         )
 
 

@@ -64,8 +64,13 @@ def attach(gate: Gate, now: Callable[[], float], secret: bytes | None) -> tuple[
         if identity is not None and result == "solved":
             gate.solved(identity)
 
+    def refused(reason: str) -> None:
+        gate.tallies.rejected[reason] += 1
+
     gate.hooks.challenge, gate.hooks.admit, gate.hooks.page = brief, passes.admit, made
-    return challenges, challenge_router(challenges, passes, described, page=options, on_outcome=outcome)
+    return challenges, challenge_router(
+        challenges, passes, described, page=options, on_outcome=outcome, on_refusal=refused
+    )
 
 
 def signing_secret(given: bytes | None) -> bytes | None:

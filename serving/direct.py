@@ -60,6 +60,7 @@ class Exchange:
     def fail(self, error: Exception) -> None:
         """Answer that the service failed, as uvicorn does."""
         log.error("a request failed", exc_info=error)
+        self._connection.rejected["failed"] += 1
         self.tell(500, b"Internal Server Error", ((b"content-type", b"text/plain; charset=utf-8"), _CLOSE))
 
 
@@ -177,4 +178,4 @@ class Direct(Guarded):
 def direct(settings: Settings, hot: Hot) -> type[Direct]:
     """Return the protocol with the limits of the settings, over the routes of a service."""
     routes = {path.encode(): route for path, route in hot.routes.items()}
-    return type("Direct", (Direct,), {**limits(settings), "hot": hot, "routes": routes})
+    return type("Direct", (Direct,), {**limits(settings, hot.rejected), "hot": hot, "routes": routes})

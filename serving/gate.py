@@ -222,6 +222,7 @@ class Tallies:
     challenges: Counter[str] = field(default_factory=Counter)  # "solved", or why not
     tokens: Counter[tuple[str, str]] = field(default_factory=Counter)  # asked for, by decision and what was enforced
     snapshots: Counter[str] = field(default_factory=Counter)  # "written" or "failed"
+    unbelieved: int = 0  # forwarded addresses from senders that are no trusted proxies
     behind: int = 0  # arrivals while the machine's clock was more than 1 s behind the running one
     journal: Counter[str] = field(default_factory=Counter)  # rows "written", "failed" or "dropped"
 

@@ -58,6 +58,7 @@ class Hot:
 
     def __init__(self, gate: Gate, batcher: Batcher, access: Access, metrics: Metrics) -> None:
         self._gate, self._batcher, self._access, self._metrics = gate, batcher, access, metrics
+        self.rejected = gate.tallies.rejected
         settings = gate.settings
         kind: Any = _Timed if settings.clock == "event" else LiveEvent
         self._event = msgspec.json.Decoder(kind)
@@ -110,7 +111,7 @@ class Hot:
             asker.fail(error)
 
     def _refuse(self, problem: Problem, asker: Asker) -> None:
-        self._gate.tallies.rejected[problem.reason] += 1
+        self.rejected[problem.reason] += 1
         _tell_problem(problem, asker)
 
     def _decide(self, headers: HeaderList, body: bytes, asker: Asker) -> None:

@@ -92,6 +92,9 @@ class Metrics(Collector):
         apart = sum(count for (one, other), count in compared.items() if one != other)
         yield _counter("challenger_disagreements", "Requests the challenger decided otherwise", (), {(): apart})
         yield _counter("arrivals", "Arrivals processed", (), {(): gate.engine.arrivals})
+        yield _counter(
+            "forwarded_ignored", "Forwarded addresses of senders that are not trusted", (), {(): tallies.unbelieved}
+        )
         yield _counter("clock_behind", "Arrivals while the machine's clock had gone back", (), {(): tallies.behind})
         yield _counter(
             "device_faults",

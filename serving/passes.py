@@ -14,7 +14,7 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -24,8 +24,6 @@ from serving.seal import Seal
 
 HEADER = "x-botsieve-pass"
 COOKIE = "botsieve_pass"
-
-_COOKIES_CHARACTERS = 16_384
 
 
 @dataclass(frozen=True)
@@ -109,18 +107,3 @@ class Passes:
         self._old = self._young if past < 2 * self.options.lifetime_s else {}
         self._young = {}
         self._turned = now
-
-
-def carried(headers: Mapping[str, str]) -> str | None:
-    """The pass that a request carries, in its header or else its cookie; names of `headers` in lower case."""
-    token = headers.get(HEADER)
-    if token:
-        return token
-    cookies = headers.get("cookie", "")
-    if COOKIE not in cookies or len(cookies) > _COOKIES_CHARACTERS:
-        return None
-    for cookie in cookies.split(";"):
-        name, _, value = cookie.partition("=")
-        if name.strip() == COOKIE:
-            return value.strip().strip('"') or None
-    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -17,6 +18,8 @@ class Guarded(HttpToolsProtocol):
 
     seconds = 10.0
     most_bytes = 32_768
+    rejected: Counter[str]
+    """Counts what is refused here, by reason."""
     _timer: asyncio.TimerHandle | None = None
     _head = 0
     _in_head = True
@@ -65,11 +68,17 @@ class Guarded(HttpToolsProtocol):
         self._timer = None
         self._refuse(Problem(408, "timeout", f"the headers did not come within {self.seconds:g} s"))
 
+    def send_400_response(self, msg: str) -> None:
+        """Count what is no HTTP, which uvicorn refuses."""
+        self.rejected["malformed"] += 1
+        super().send_400_response(msg)
+
     def _refuse(self, problem: Problem) -> None:
         """Say why and close, unless an answer to an earlier request is still on its way."""
         self._stop()
         if self.transport.is_closing():
             return
+        self.rejected[problem.reason] += 1
         if self.cycle is None or self.cycle.response_complete:
             body = msgspec.json.encode(problem.document())
             head = f"HTTP/1.1 {problem.status} {problem.document()['title']}\r\nconnection: close\r\n"
@@ -78,6 +87,6 @@ class Guarded(HttpToolsProtocol):
         self.transport.close()
 
 
-def limits(settings: Settings) -> dict[str, Any]:
+def limits(settings: Settings, rejected: Counter[str]) -> dict[str, Any]:
     """Return the limits of the settings, for a class; twice the headers' limit leaves room for the URL and separators."""
-    return {"seconds": settings.body_timeout_s, "most_bytes": 2 * settings.max_header_bytes}
+    return {"seconds": settings.body_timeout_s, "most_bytes": 2 * settings.max_header_bytes, "rejected": rejected}

@@ -4,59 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from typing import Any
 from unittest.mock import Mock
 
 import msgspec
 import pytest
-import uvicorn
 from uvicorn.server import ServerState
 
 from classifier.model.judge import Judge
-from serving.app import Service
-from serving.direct import direct
-from tests.service.served import Moment, bundle, event, judge, service  # noqa: F401
+from tests.service.served import bundle, event, judge, service  # noqa: F401
+from tests.service.sockets import Story, answer, request, run
 
 TOKEN = "a token that is long enough"
-Story = Callable[[asyncio.StreamReader, asyncio.StreamWriter, ServerState], Awaitable[Any]]
-
-
-def run(app: Service, story: Story, **options: Any) -> Any:
-    """Let a story happen on one connection to a service."""
-
-    async def play() -> Any:
-        config = uvicorn.Config(
-            app, log_config=None, access_log=False, lifespan="off", ws="none", server_header=False, date_header=False,
-            **options,
-        )  # fmt: skip
-        config.load()
-        state = ServerState()
-        kind = direct(app.gate.settings, app.hot)
-        server = await asyncio.get_running_loop().create_server(lambda: kind(config, state, {}), "127.0.0.1", 0)
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        try:
-            return await asyncio.wait_for(story(reader, writer, state), 20)
-        finally:
-            writer.close()
-            server.close()
-
-    return asyncio.run(play())
-
-
-def request(path: str, body: Any = None, *, method: str = "POST", version: str = "1.1", **headers: str) -> bytes:
-    """Write a request down."""
-    content = body if isinstance(body, bytes) else msgspec.json.encode(body)
-    given = {"host": "x", "content-length": str(len(content)), **headers}
-    head = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in given.items())
-    return f"{method} {path} HTTP/{version}\r\n{head}\r\n".encode() + content
-
-
-async def answer(reader: asyncio.StreamReader) -> bytes:
-    """Read one answer."""
-    head = await reader.readuntil(b"\r\n\r\n")
-    length = re.search(rb"content-length: (\d+)", head)
-    return head + await reader.readexactly(int(length[1]) if length else 0)
 
 
 def whole(data: bytes) -> Story:
@@ -193,6 +152,7 @@ def test_a_fault_of_ours_is_told_and_ends_the_connection(judge: Judge) -> None: 
     assert b"connection: close" in told
     assert not stays
     assert app.batcher.in_flight == 0
+    assert app.gate.tallies.rejected == {"failed": 1}
     app = service(judge)
     app.gate.prepare = Mock(side_effect=MemoryError("no room"))  # type: ignore[method-assign]
     assert run(app, whole(request("/v1/decide", ONE)))[0].startswith(b"HTTP/1.1 500")

@@ -360,8 +360,10 @@ FORGED = {
 @pytest.mark.parametrize("peer", ["203.0.113.9", "127.0.0.1", "::1"])
 @pytest.mark.parametrize("gateway", ["forwarded", "nginx", "envoy"])
 def test_nobody_is_believed_who_is_not_configured(judge: Judge, peer: str, gateway: str) -> None:  # noqa: F811
-    found = seen(service(judge, gateway=gateway, account_header="x-account"), peer, **FORGED)
+    app = service(judge, gateway=gateway, account_header="x-account")
+    found = seen(app, peer, **FORGED)
     assert (found.ip, found.method, found.path, found.account) == (peer, "GET", "/own?q", None)
+    assert "botsieve_forwarded_ignored_total 1.0" in client_of(app).get("/metrics").text
 
 
 @pytest.mark.parametrize(
@@ -384,6 +386,7 @@ def test_a_trusted_gateway_tells_who_asks_for_what(judge: Judge, gateway: str, h
     assert found.account == "boss"
     assert found.credential
     assert "secret" not in found.credential
+    assert app.gate.tallies.unbelieved == 0
 
 
 @pytest.mark.parametrize("value", [None, "", "unknown", "9.9.9.9, nonsense"])

@@ -77,8 +77,10 @@ def test_ids_of_before_are_known_as_far_as_the_snapshot_goes(judge: Judge, tmp_p
         again = decide(app, 2.0, 3)["id"]
         assert lost.split("-")[0] == again.split("-")[0]
         assert completed(app, lost) == "unknown"
+        assert app.gate.tallies.completions == {"unknown": 1}
     assert completed(app, early) == "recorded"
     assert completed(app, again) == "recorded"
+    assert app.gate.tallies.completions == {"unknown": 1, "recorded": 2}
 
 
 def test_a_snapshot_between_requests_is_counted_and_a_full_disk_too(

@@ -79,6 +79,8 @@ def test_what_is_no_json_is_refused_and_changes_nothing(live: Any, path: str, bo
     assert answer.status_code in (400, 422)
     assert answer.headers["content-type"] == "application/problem+json"
     assert state(app) == before
+    assert app.gate.tallies.rejected == {answer.json()["reason"]: 1}
+    assert answer.json()["reason"] in ("malformed", "invalid")
 
 
 @pytest.mark.parametrize(("change", "field"), WRONG)
@@ -137,6 +139,7 @@ def test_a_body_without_a_length_is_limited_too(judge: Judge) -> None:  # noqa: 
     app = service(judge, max_body_bytes=2000)
     answer = client_of(app).post("/v1/decide", content=(b"x" * 500 for _ in range(10)))
     assert answer.status_code == 413
+    assert app.gate.tallies.rejected == {"body_too_large": 1}
 
 
 def test_the_token_is_asked_of_all_but_health(judge: Judge) -> None:  # noqa: F811
@@ -158,12 +161,20 @@ def test_the_token_is_asked_of_all_but_health(judge: Judge) -> None:  # noqa: F8
     assert client.get("/metrics", headers={"authorization": BEARER}).status_code == 200
 
 
+def test_a_fault_of_ours_is_counted(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    app, client = live
+    monkeypatch.setattr(app.metrics, "gauges", {"broken": ("", lambda: 1 / 0)})
+    assert client.get("/metrics").status_code == 500
+    assert app.gate.tallies.rejected == {"failed": 1}
+
+
 def test_wrong_methods_and_unknown_paths(live: Any) -> None:  # noqa: F811
-    _, client = live
+    app, client = live
     assert client.get("/v1/decide").status_code == 405
     assert client.get("/v1/decide").headers["allow"] == "POST"
     assert client.get("/v1/nothing").status_code == 404
     assert client.post("/healthz").status_code == 405
+    assert app.gate.tallies.rejected == {"method": 3, "no_route": 1}
 
 
 def test_completions_are_matched_by_id_and_each_counts_once(judge: Judge) -> None:  # noqa: F811
@@ -179,12 +190,15 @@ def test_completions_are_matched_by_id_and_each_counts_once(judge: Judge) -> Non
     for unknown in ("", "0", "0-ffffffff", f"{first}x", f"00{first}", f"ff-{first.partition('-')[2]}", "é"):
         assert post(client, "/v1/complete", {"id": unknown}).status_code == 404
     assert state(app)[0] == before[0]
+    twice = post(client, "/v1/decide", event()).json()["id"]
+    answer = post(client, "/v1/complete", [{"id": twice, "status": 200}] * 2)
+    assert [entry["result"] for entry in answer.json()] == ["recorded", "duplicate"]
     second = post(client, "/v1/decide", event()).json()["id"]
     now.seconds += 700
     answer = post(client, "/v1/complete", [{"id": second, "status": 200}, {"id": "x"}])
     assert [entry["result"] for entry in answer.json()] == ["expired", "unknown"]
     assert post(client, "/v1/complete", {"id": second, "status": "200"}).status_code == 422
-    assert app.gate.tallies.completions == {"recorded": 1, "duplicate": 1, "unknown": 8, "expired": 1}
+    assert app.gate.tallies.completions == {"recorded": 2, "duplicate": 2, "unknown": 8, "expired": 1}
 
 
 def test_an_end_beyond_its_expiry_moves_nothing(judge: Judge) -> None:  # noqa: F811
