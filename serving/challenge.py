@@ -12,7 +12,9 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,10 @@ from serving.spent import Spent, SpentError
 
 ALGORITHM = "PBKDF2/SHA-256"
 PAYLOAD_CHARACTERS = 8192
+TRIES = 8
+"""Solutions that are checked for one challenge: the right one comes first, unless somebody guesses or wants us busy."""
+TRIED = 65_536
+"""Challenges whose tries are remembered, about 150 bytes each; the oldest is forgotten first."""
 
 # Why a solution is not accepted, in words for the person or program that sent it.
 REFUSALS = {
@@ -34,7 +40,7 @@ REFUSALS = {
     "expired": "This challenge has expired. Get a new one and solve that.",
     "unsolved": "The solution is wrong. Get a new challenge and solve that.",
     "client": "This challenge was issued to another client. Get one of your own.",
-    "spent": "This solution has been used before, and each works once. Get a new challenge and solve that.",
+    "spent": "This challenge has been used before, and each works once, or was tried too often. Get a new one and solve that.",
     "store": "The solution cannot be recorded just now. Send it again in a moment.",
 }
 
@@ -114,6 +120,15 @@ class _Payload(msgspec.Struct, frozen=True):
     solution: _Solution
 
 
+@dataclass(frozen=True)
+class Admitted:
+    """A solution of a challenge that was issued here, has not expired and may be tried; whether it is right is not known."""
+
+    solved: altcha.Payload
+    ticket: _Ticket
+    nonce: bytes
+
+
 def work(score: int, options: ChallengeOptions) -> float:
     """Expected PBKDF2 iterations for a score of 1 to 99: from the most to the least in equal ratios."""
     suspicion = (99 - min(max(score, 1), 99)) / 98
@@ -146,6 +161,8 @@ class Challenges:
         self._seal = Seal(secret, "challenge ticket", _Ticket)
         self._spent = Spent(folder / "spent.sqlite", self.options.capacity)
         self._decode = msgspec.json.Decoder(_Payload).decode
+        self._lock = threading.Lock()
+        self._tries: OrderedDict[bytes, int] = OrderedDict()
 
     def brief(self, decision_id: str) -> dict[str, object]:
         """Where to get and where to send the challenge of a decision; cheap enough for every answer."""
@@ -167,11 +184,14 @@ class Challenges:
         return {**challenge.to_dict(), **self.brief(decision_id), "expires": int(expires)}
 
     def redeem(self, payload: str, client: str | None = None) -> Redeemed:
-        """Accept a solution once: it is recorded on disk before this returns.
+        """Accept a solution once: `admit`, then `settle`. Refused: with the reason."""
+        return self.settle(self.admit(payload, client))
+
+    def admit(self, payload: str, client: str | None = None) -> Admitted:
+        """Check what takes a fraction of a millisecond, and count a try of the challenge. Refused: with the reason.
 
         `payload` is the base64 text that the widget puts into its form field; `client`, where the caller knows who is
-        sending it, has to be the one it was issued to. Takes up to some milliseconds (one try of the puzzle and a flush
-        to disk): call it in a thread. Refused: with the reason.
+        sending it, has to be the one it was issued to.
         """
         solved = self._parse(payload)
         now = self.now()
@@ -182,9 +202,20 @@ class Challenges:
             raise Refused("expired")
         if client is not None and client != ticket.client:
             raise Refused("client")
-        self._check(solved)
-        self._spend(solved.challenge.parameters.nonce, ticket, now)
-        return Redeemed(ticket.client, ticket.decision)
+        admitted = Admitted(self._signed(solved), ticket, bytes.fromhex(solved.challenge.parameters.nonce))
+        self._try(admitted.nonce)
+        return admitted
+
+    def settle(self, admitted: Admitted) -> Redeemed:
+        """Accept an admitted solution once: it is recorded on disk before this returns.
+
+        Takes up to some milliseconds (one try of the puzzle and a flush to disk): call it in a thread. Refused: with the
+        reason.
+        """
+        if not altcha.verify_solution(admitted.solved, self._key).verified:
+            raise Refused("unsolved")
+        self._spend(admitted)
+        return Redeemed(admitted.ticket.client, admitted.ticket.decision)
 
     def close(self) -> None:
         """Close the record of spent ids."""
@@ -198,7 +229,8 @@ class Challenges:
         except (binascii.Error, UnicodeError, msgspec.MsgspecError, RecursionError) as problem:
             raise Refused("malformed") from problem
 
-    def _check(self, solved: _Payload) -> None:
+    def _signed(self, solved: _Payload) -> altcha.Payload:
+        """Return a solution for ALTCHA. Refused unless its challenge is as it was signed."""
         given = solved.challenge.parameters
         parameters = altcha.ChallengeParameters(
             algorithm=given.algorithm,
@@ -211,14 +243,32 @@ class Challenges:
         )
         challenge = altcha.Challenge(parameters, solved.challenge.signature)
         solution = altcha.Solution(solved.solution.counter, solved.solution.derived_key)
-        verdict = altcha.verify_solution(altcha.Payload(challenge, solution), self._key)
-        if not verdict.verified:
-            raise Refused("unsolved" if verdict.invalid_solution else "tampered")
+        payload = altcha.Payload(challenge, solution)
+        if altcha.verify_solution(payload, self._key, _derive_nothing).invalid_signature:
+            raise Refused("tampered")
+        return payload
 
-    def _spend(self, nonce: str, ticket: _Ticket, now: float) -> None:
+    def _try(self, nonce: bytes) -> None:
+        with self._lock:
+            tries = self._tries.get(nonce, 0)
+            if tries >= TRIES:
+                raise Refused("spent")
+            self._tries[nonce] = tries + 1
+            if len(self._tries) > TRIED:
+                self._tries.popitem(last=False)
+
+    def _spend(self, admitted: Admitted) -> None:
+        ticket = admitted.ticket
         try:
-            why = self._spent.spend(bytes.fromhex(nonce), ticket.epoch, ticket.expires, now)
+            why = self._spent.spend(admitted.nonce, ticket.epoch, ticket.expires, self.now())
         except SpentError as problem:
             raise Refused("store") from problem
         if why is not None:
             raise Refused(why)
+        with self._lock:
+            self._tries[admitted.nonce] = TRIES
+
+
+def _derive_nothing(parameters: altcha.ChallengeParameters, salt: bytes, password: bytes) -> bytes:
+    """Stands in for the costly part of a check of which only the signature counts."""
+    return b""

@@ -263,17 +263,21 @@ def challenge_router(
 
 
 class _Exchange:
-    """Redeems solutions in a thread, two at a time: checking one takes milliseconds, and scoring must not wait for it."""
+    """Redeems solutions in a thread, two at a time: checking one takes milliseconds, and scoring must not wait for it.
+
+    What is forged, expired or tried too often does not get there, so that a few challenges cannot keep the threads busy.
+    """
 
     def __init__(self, challenges: Challenges) -> None:
         self._challenges = challenges
         self._threads = anyio.CapacityLimiter(2)
 
     async def redeem(self, solution: str) -> Redeemed:
-        if self._threads.statistics().tasks_waiting >= _WAITING:
-            raise _refusal("store")
         try:
-            return await anyio.to_thread.run_sync(self._challenges.redeem, solution, limiter=self._threads)
+            if self._threads.statistics().tasks_waiting >= _WAITING:
+                raise Refused("store")
+            admitted = self._challenges.admit(solution)
+            return await anyio.to_thread.run_sync(self._challenges.settle, admitted, limiter=self._threads)
         except Refused as refused:
             raise _refusal(refused.reason) from refused
 

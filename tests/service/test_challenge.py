@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classifier.errors import InputError
-from serving.challenge import REFUSALS, ChallengeOptions, Challenges, Redeemed, Refused, puzzle, work
+from serving.challenge import REFUSALS, TRIES, ChallengeOptions, Challenges, Redeemed, Refused, puzzle, work
 from tests.service.challenge_site import CLIENT, OTHER, QUICK, SECRET, Clock, payload
 
 
@@ -188,16 +188,19 @@ def test_the_clock_of_the_machine_does_not_matter(challenges: Challenges, clock:
     assert challenges.redeem(payload(challenges.issue("d1", CLIENT, 40))).decision_id == "d1"
 
 
-def test_a_clock_set_back_gives_no_second_use(challenges: Challenges, clock: Clock) -> None:
+def test_a_clock_set_back_gives_no_second_use(challenges: Challenges, tmp_path: Path, clock: Clock) -> None:
     solved = payload(challenges.issue("d1", CLIENT, 40))
     challenges.redeem(solved)
     start = clock.at
     clock.at += 10_000
-    challenges.redeem(payload(challenges.issue("d2", CLIENT, 40)))  # by now the first id has been forgotten
+    challenges.redeem(payload(challenges.issue("d2", CLIENT, 40)))  # by now the record has forgotten the first id
     clock.at = start
-    assert refusal(challenges, solved) == "expired"
-    assert challenges.redeem(payload(challenges.issue("d3", CLIENT, 40))).decision_id == "d3"
-    assert refusal(challenges, solved) == "expired"
+    assert refusal(challenges, solved) == "spent"
+    other = Challenges(SECRET, tmp_path, QUICK, clock)  # knows the record alone
+    assert refusal(other, solved) == "expired"
+    assert other.redeem(payload(other.issue("d3", CLIENT, 40))).decision_id == "d3"
+    assert refusal(other, solved) == "expired"
+    other.close()
 
 
 @pytest.mark.parametrize(
@@ -222,9 +225,37 @@ def test_another_secret_refuses(challenges: Challenges, tmp_path: Path, clock: C
 
 
 def test_a_guess_is_not_a_solution(challenges: Challenges) -> None:
-    challenge = altcha.Challenge.from_dict(challenges.issue("d1", CLIENT, 1))
-    guess = altcha.Payload(challenge, altcha.Solution(0, "00" * 32)).to_base64()
-    assert refusal(challenges, guess) == "unsolved"
+    assert refusal(challenges, wrong(challenges.issue("d1", CLIENT, 1))) == "unsolved"
+
+
+def wrong(issued: dict[str, Any], counter: int = 0) -> str:
+    return altcha.Payload(altcha.Challenge.from_dict(issued), altcha.Solution(counter, "00" * 32)).to_base64()
+
+
+def test_a_challenge_that_was_tried_too_often_is_spent(challenges: Challenges) -> None:
+    issued, other = challenges.issue("d1", CLIENT, 40), challenges.issue("d2", CLIENT, 40)
+    reasons = [refusal(challenges, wrong(issued, counter)) for counter in range(TRIES + 2)]
+    assert reasons == ["unsolved"] * TRIES + ["spent"] * 2
+    assert refusal(challenges, payload(issued)) == "spent"
+    assert challenges.redeem(payload(other)).decision_id == "d2"
+    with pytest.raises(Refused, match="used before"):
+        challenges.admit(payload(other))  # no longer costs a try of the puzzle, nor the disk
+
+
+def test_a_forged_challenge_is_no_try(challenges: Challenges) -> None:
+    solved = payload(challenges.issue("d1", CLIENT, 40))
+    for _ in range(TRIES):
+        assert refusal(challenges, altered(solved, cost=1)) == "tampered"
+    assert challenges.redeem(solved).decision_id == "d1"
+
+
+def test_the_tries_of_so_many_challenges_are_remembered(
+    challenges: Challenges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.challenge.TRIED", 4)
+    for _ in range(20):
+        refusal(challenges, wrong(challenges.issue("d1", CLIENT, 99)))
+    assert len(challenges._tries) == 4
 
 
 def test_a_known_sender_must_be_the_one_it_was_issued_to(challenges: Challenges) -> None:

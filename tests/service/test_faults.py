@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import altcha
+import httpx
 import pytest
 
 from classifier.model.judge import Judge
 from serving.app import Service
+from serving.challenge import TRIES
 from tests.service.challenge_site import payload
 from tests.service.served import Moment, bundle, client_of, event, judge, post, service  # noqa: F401
 from tests.service.sockets import request, run
@@ -96,6 +99,20 @@ def test_challenges_that_are_unknown_or_expired_are_counted(judge: Judge) -> Non
     assert (page.status_code, page.headers["content-type"]) == (410, "text/html; charset=utf-8")
     assert app.gate.tallies.rejected == {"unknown": 3, "no_route": 1, "expired": 2}
     assert not app.gate.tallies.challenges
+
+
+def test_wrong_answers_to_one_challenge_keep_nobody_else_out(judge: Judge) -> None:  # noqa: F811
+    app, client, url = challenged(judge, Moment())
+    puzzle, honest = altcha.Challenge.from_dict(client.get(url).json()), payload(client.get(url).json())
+    guesses = [altcha.Payload(puzzle, altcha.Solution(place, "00" * 32)).to_base64() for place in range(200)]
+
+    async def flood() -> list[int]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as asker:
+            sent = [asker.post("/v1/challenge/verify", json={"altcha": one}) for one in [*guesses, honest]]
+            return [answer.status_code for answer in await asyncio.gather(*sent)]
+
+    assert asyncio.run(flood())[-1] == 200
+    assert app.gate.tallies.challenges == {"unsolved": TRIES, "spent": 200 - TRIES, "solved": 1}
 
 
 @pytest.mark.parametrize(
