@@ -1,8 +1,9 @@
 """Proof-of-work challenges: issued without keeping anything, redeemed once.
 
 A challenge is an ALTCHA v2 puzzle: find a counter for which PBKDF2 of it begins with the given digits. All that the
-service has to know later (whose it is, until when, which record of spent ids) travels sealed inside the puzzle's
-signed parameters, so issuing takes no memory however many are asked for.
+service has to know later travels sealed: in the URL that a decision names, whose challenge it is, how hard and since when;
+inside the puzzle's signed parameters, whose it is, until when, and which record of spent ids. So neither a decision nor
+issuing takes memory, however many there are, and nobody can ask for the challenge of another.
 
 The expiry is sealed too and not ALTCHA's `expiresAt`: browsers compare that with their own clock, which is often wrong.
 """
@@ -33,11 +34,12 @@ TRIES = 8
 TRIED = 65_536
 """Challenges whose tries are remembered, about 150 bytes each; the oldest is forgotten first."""
 
-# Why a solution is not accepted, in words for the person or program that sent it.
+# Why there is no challenge or a solution is not accepted, in words for the person or program that asked.
 REFUSALS = {
+    "unknown": "There is no challenge here. Send your request again to get one.",
     "malformed": "This is not a solved challenge. Send what the widget or BotsieveAuth made, unchanged.",
     "tampered": "This challenge was not issued here, or was changed. Get a new one and solve that.",
-    "expired": "This challenge has expired. Get a new one and solve that.",
+    "expired": "This challenge has expired. Send your request again to get a new one, and solve that.",
     "unsolved": "The solution is wrong. Get a new challenge and solve that.",
     "client": "This challenge was issued to another client. Get one of your own.",
     "spent": "This challenge has been used before, and each works once, or was tried too often. Get a new one and solve that.",
@@ -50,7 +52,7 @@ _TRY_ITERATIONS = 4000
 
 
 class Refused(BotsieveError):  # noqa: N818 - it is an answer, not a fault
-    """A solution that earns nothing. `reason` is a key of REFUSALS."""
+    """A challenge that is not given out, or a solution that earns nothing. `reason` is a key of REFUSALS."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(REFUSALS[reason])
@@ -78,6 +80,15 @@ class ChallengeOptions:
             )
         if self.lifetime_s <= 0 or self.capacity <= 0:
             raise InputError("the lifetime of a challenge and the capacity for spent ones must be positive")
+
+
+class Described(msgspec.Struct, array_like=True, frozen=True):
+    """What the challenge of a decision needs: its id, the client (16 hex digits), the score (1 to 99), when (Unix seconds)."""
+
+    decision: str
+    client: str
+    score: int
+    time: float
 
 
 @dataclass(frozen=True)
@@ -158,21 +169,36 @@ class Challenges:
         self.options = options or ChallengeOptions()
         self.now = now
         self._key = derive(secret, "challenge")
+        self._names = Seal(secret, "challenge url", Described)
         self._seal = Seal(secret, "challenge ticket", _Ticket)
         self._spent = Spent(folder / "spent.sqlite", self.options.capacity)
         self._decode = msgspec.json.Decoder(_Payload).decode
         self._lock = threading.Lock()
         self._tries: OrderedDict[bytes, int] = OrderedDict()
 
-    def brief(self, decision_id: str) -> dict[str, object]:
+    def brief(self, described: Described) -> dict[str, str]:
         """Where to get and where to send the challenge of a decision; cheap enough for every answer."""
-        return {"url": f"{self.options.path}/{decision_id}", "verify": f"{self.options.path}/verify"}
+        return self.at(self._names.close(described))
+
+    def at(self, name: str) -> dict[str, str]:
+        """The same, by the name under which a challenge stands in its URL."""
+        return {"url": f"{self.options.path}/{name}", "verify": f"{self.options.path}/verify"}
+
+    def described(self, name: str) -> Described:
+        """What a name in a URL tells. Refused: it was not given out here ("unknown"), or "expired"."""
+        described = self._names.open(name)
+        if described is None:
+            raise Refused("unknown")
+        # An old decision must not go on giving out puzzles as easy as its client once deserved.
+        if self.now() - described.time > self.options.lifetime_s:
+            raise Refused("expired")
+        return described
 
     def issue(self, decision_id: str, client: str, score: int) -> dict[str, object]:
         """A challenge for one client (16 hex digits), harder the lower the score (1 to 99); JSON-ready.
 
-        ALTCHA's `parameters` and `signature`, with `url` (a fresh one), `verify` (where the solution goes) and `expires`
-        (Unix seconds). Writes nothing. SpentError: the clock went back and the record cannot be renewed.
+        ALTCHA's `parameters` and `signature`, with `expires` (Unix seconds). Writes nothing. SpentError: the clock went back
+        and the record cannot be renewed.
         """
         now = self.now()
         expires = now + self.options.lifetime_s
@@ -181,7 +207,7 @@ class Challenges:
         challenge = altcha.create_challenge(
             ALGORITHM, cost, key_prefix=prefix, data={"ticket": self._seal.close(ticket)}, hmac_secret=self._key
         )
-        return {**challenge.to_dict(), **self.brief(decision_id), "expires": int(expires)}
+        return {**challenge.to_dict(), "expires": int(expires)}
 
     def redeem(self, payload: str, client: str | None = None) -> Redeemed:
         """Accept a solution once: `admit`, then `settle`. Refused: with the reason."""
@@ -254,7 +280,7 @@ class Challenges:
             if tries >= TRIES:
                 raise Refused("spent")
             self._tries[nonce] = tries + 1
-            if len(self._tries) > TRIED:
+            while len(self._tries) > TRIED:
                 self._tries.popitem(last=False)
 
     def _spend(self, admitted: Admitted) -> None:

@@ -1,16 +1,16 @@
 """The challenge over HTTP: as JSON for programs, as a page for people, and the exchange of a solution for a pass.
 
-    GET  /v1/challenge/{id}           JSON, or a page where the client prefers text/html
+    GET  /v1/challenge/{name}         JSON, or a page where the client prefers text/html
     GET  /v1/challenge/static/{name}  the page's script, style and the ALTCHA widget; nothing comes from another host
     POST /v1/challenge/verify         a solution, as JSON or as the page's form, for a pass
 
-The routes are for clients, so they need no service token. Nothing here knows how decisions are kept: `describe` tells.
+The routes are for clients, so they need no service token. Nothing here knows of decisions: the name in the URL tells all.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -52,6 +52,7 @@ _STATIC = {
     "altcha/LICENSE.txt": "text/plain; charset=utf-8",
 }
 _STATUS = {
+    "unknown": HTTPStatus.NOT_FOUND,
     "malformed": HTTPStatus.BAD_REQUEST,
     "tampered": HTTPStatus.FORBIDDEN,
     "unsolved": HTTPStatus.FORBIDDEN,
@@ -65,15 +66,6 @@ _LOCAL = re.compile(r"/(?!/)[!-\[\]-~]{0,2047}")
 
 
 @dataclass(frozen=True)
-class Described:
-    """What the challenge of a decision needs: the client (16 hex digits), the score (1 to 99), when (Unix seconds)."""
-
-    client: str
-    score: int
-    time: float
-
-
-@dataclass(frozen=True)
 class PageOptions:
     """How the page speaks of the site, a link for those it fails, and whether the cookie needs https (`secure`)."""
 
@@ -82,7 +74,6 @@ class PageOptions:
     secure: bool = True
 
 
-Describe = Callable[[str], Described | None]
 Outcome = Callable[[str | None, str], None]
 Refusal = Callable[[str], None]
 
@@ -107,17 +98,18 @@ class Pages:
     def __init__(self, challenges: Challenges, passes: Passes, options: PageOptions | None = None) -> None:
         self.options = options or PageOptions()
         self.base = challenges.options.path
-        self._challenges = challenges
         self._minutes = max(1, round(passes.options.lifetime_s / 60))
         pages = templates()
         self._challenge, self._refused = pages.get_template("challenge.html"), pages.get_template("refused.html")
 
-    def challenge(self, decision_id: str, next_url: str, status: int = HTTPStatus.OK) -> HTMLResponse:
+    def challenge(
+        self, decision_id: str, brief: Mapping[str, str], next_url: str, status: int = HTTPStatus.OK
+    ) -> HTMLResponse:
         """The page that solves a challenge by itself and then goes to `next_url` (made local first)."""
         return self._answer(
             self._challenge.render(
                 self._common(decision_id),
-                **self._challenges.brief(decision_id),
+                **brief,
                 next_url=self.local(next_url),
                 minutes=self._minutes,
             ),
@@ -175,7 +167,6 @@ def problem(status: int, detail: str, **more: object) -> JSONResponse:
 def challenge_router(
     challenges: Challenges,
     passes: Passes,
-    describe: Describe,
     *,
     page: PageOptions | None = None,
     on_outcome: Outcome,
@@ -183,9 +174,8 @@ def challenge_router(
 ) -> APIRouter:
     """The routes, to be included without a prefix.
 
-    `describe` gives the decision behind an id, None if it is unknown or was no challenge. `on_outcome` is told the
-    decision's id (None where the solution does not say) and "solved" or a key of `serving.challenge.REFUSALS`;
-    `on_refusal` the reason why another request is not answered.
+    `on_outcome` is told the decision's id (None where the solution does not say) and "solved" or a key of
+    `serving.challenge.REFUSALS`; `on_refusal` the reason why another request is not answered.
     """
     router = APIRouter(tags=["challenge"])
     pages = Pages(challenges, passes, page)
@@ -203,22 +193,24 @@ def challenge_router(
         headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
         return Response(static[name], headers=headers, media_type=_STATIC[name])
 
-    @router.get("/v1/challenge/{decision_id}", responses=_CHALLENGE_RESPONSES)
-    async def challenge(decision_id: str, request: Request) -> Response:
+    @router.get("/v1/challenge/{name}", responses=_CHALLENGE_RESPONSES)
+    async def challenge(name: str, request: Request) -> Response:
         """The challenge of a decision: a page where text/html is preferred, else JSON with a fresh puzzle."""
         as_page = wants_page(request.headers.get("accept", ""))
         next_url = _next_url(request)
         try:
-            described = _known(describe(decision_id), challenges)
+            described = challenges.described(name)
             if as_page:
-                return pages.challenge(decision_id, next_url)
-            issued = challenges.issue(decision_id, described.client, described.score)
+                return pages.challenge(described.decision, challenges.at(name), next_url)
+            issued = challenges.issue(described.decision, described.client, described.score)
         except SpentError:
             refusal = _refusal("store")
-        except _AnswerError as caught:
-            refusal = caught
+        except Refused as refused:
+            refusal = _refusal(refused.reason)
         else:
-            return JSONResponse(issued, headers={"Cache-Control": "no-store", "Vary": "Accept"})
+            return JSONResponse(
+                {**issued, **challenges.at(name)}, headers={"Cache-Control": "no-store", "Vary": "Accept"}
+            )
         on_refusal(refusal.reason)
         if as_page:
             return pages.refused(refusal, next_url, "There is no check here")
@@ -284,18 +276,6 @@ class _Exchange:
 
 def _refusal(reason: str) -> _AnswerError:
     return _AnswerError(_STATUS[reason], REFUSALS[reason], reason)
-
-
-def _known(described: Described | None, challenges: Challenges) -> Described:
-    if described is None:
-        raise _AnswerError(
-            HTTPStatus.NOT_FOUND, "No challenge is known by this id. Send your request again.", "unknown"
-        )
-    # An old decision must not go on giving out puzzles as easy as its client once deserved.
-    if challenges.now() - described.time > challenges.options.lifetime_s:
-        detail = "This challenge has expired. Send your request again to get a new one."
-        raise _AnswerError(HTTPStatus.GONE, detail, "expired")
-    return described
 
 
 def _next_url(request: Request) -> str:

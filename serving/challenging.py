@@ -13,8 +13,8 @@ from typing import Any
 from fastapi import APIRouter
 
 from classifier.features.hashing import SECRET_VARIABLE
-from serving.challenge import ChallengeOptions, Challenges
-from serving.challenge_routes import Described, PageOptions, Pages, challenge_router, wants_page
+from serving.challenge import ChallengeOptions, Challenges, Described
+from serving.challenge_routes import PageOptions, Pages, challenge_router, wants_page
 from serving.gate import Answer, Decided, Gate
 from serving.passes import Passes, PassOptions
 
@@ -45,18 +45,13 @@ def attach(gate: Gate, now: Callable[[], float], secret: bytes | None) -> tuple[
     pages = Pages(challenges, passes, options)
 
     def brief(kept: Decided) -> dict[str, Any]:
-        return dict(challenges.brief(kept.id))
-
-    def described(identity: str) -> Described | None:
-        kept = gate.decision(identity)
-        if kept is None or kept.enforced != "challenge" or kept.score is None:
-            return None
-        return Described(kept.client, kept.score, kept.time / 1e6)
+        assert kept.score is not None  # no fail mode challenges
+        return dict(challenges.brief(Described(kept.id, kept.client, kept.score, kept.time / 1e6)))
 
     def made(answer: Answer, accept: str, uri: str) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
-        if answer.enforced != "challenge" or not wants_page(accept):
+        if answer.challenge is None or not wants_page(accept):
             return None
-        page = pages.challenge(answer.id, uri, 401)
+        page = pages.challenge(answer.id, answer.challenge, uri, 401)
         return [header for header in page.raw_headers if header[0] != b"content-length"], bytes(page.body)
 
     def outcome(identity: str | None, result: str) -> None:
@@ -68,9 +63,7 @@ def attach(gate: Gate, now: Callable[[], float], secret: bytes | None) -> tuple[
         gate.tallies.rejected[reason] += 1
 
     gate.hooks.challenge, gate.hooks.admit, gate.hooks.page = brief, passes.admit, made
-    return challenges, challenge_router(
-        challenges, passes, described, page=options, on_outcome=outcome, on_refusal=refused
-    )
+    return challenges, challenge_router(challenges, passes, page=options, on_outcome=outcome, on_refusal=refused)
 
 
 def signing_secret(given: bytes | None) -> bytes | None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from classifier.errors import InputError
-from serving.challenge import REFUSALS, TRIES, ChallengeOptions, Challenges, Redeemed, Refused, puzzle, work
+from serving.challenge import REFUSALS, TRIES, ChallengeOptions, Challenges, Described, Redeemed, Refused, puzzle, work
 from tests.service.challenge_site import CLIENT, OTHER, QUICK, SECRET, Clock, payload
 
 
@@ -50,9 +50,10 @@ def test_a_solution_is_redeemed_for_whom_and_what_it_was_issued(challenges: Chal
 
 
 def test_what_is_issued_is_json_and_says_where_to_go(challenges: Challenges, clock: Clock) -> None:
+    brief = challenges.brief(Described("d1", CLIENT, 40, clock.at))
+    assert brief == challenges.at(brief["url"].removeprefix("/v1/challenge/"))
+    assert brief["verify"] == "/v1/challenge/verify"
     issued = json.loads(json.dumps(challenges.issue("d1", CLIENT, 40)))
-    assert issued["url"] == "/v1/challenge/d1"
-    assert issued["verify"] == "/v1/challenge/verify"
     assert issued["expires"] == int(clock.at + QUICK.lifetime_s)
     assert issued["parameters"]["algorithm"] == "PBKDF2/SHA-256"
 
@@ -61,6 +62,23 @@ def test_a_challenge_reveals_neither_the_client_nor_what_the_seal_holds(challeng
     issued = json.dumps(challenges.issue("decision-of-mine", CLIENT, 40)["parameters"])
     assert CLIENT not in issued
     assert "decision-of-mine" not in issued
+
+
+def test_a_url_tells_all_that_its_challenge_needs_to_this_deployment_alone(
+    challenges: Challenges, tmp_path: Path, clock: Clock
+) -> None:
+    described = Described("d1", CLIENT, 40, clock.at)
+    name = challenges.brief(described)["url"].rpartition("/")[2]
+    assert challenges.described(name) == described
+    assert CLIENT not in name
+    stranger = Challenges(bytes(32), tmp_path / "other", QUICK, clock)
+    for other, named in ((stranger, name), (challenges, name[:-2]), (challenges, "d1"), (challenges, "é" * 3000)):
+        with pytest.raises(Refused, match="no challenge here"):
+            other.described(named)
+    clock.at += QUICK.lifetime_s + 1.0
+    with pytest.raises(Refused, match="expired"):
+        challenges.described(name)
+    stranger.close()
 
 
 def test_the_second_use_is_refused(challenges: Challenges) -> None:

@@ -101,6 +101,17 @@ def test_challenges_that_are_unknown_or_expired_are_counted(judge: Judge) -> Non
     assert not app.gate.tallies.challenges
 
 
+def test_a_flood_of_decisions_takes_no_challenge_away_and_a_restart_neither(judge: Judge) -> None:  # noqa: F811
+    _, client, url = challenged(judge, Moment(), decisions_kept=1)
+    for number in range(3):
+        post(client, "/v1/decide", event(path=f"/{number}"))
+    solved = payload(client.get(url).json())
+    assert post(client, "/v1/challenge/verify", {"altcha": solved}).status_code == 200
+    restarted = client_of(service(judge, Moment()))
+    assert restarted.get(url).json()["url"] == url
+    assert restarted.get(url, headers={"accept": "text/html"}).status_code == 200
+
+
 def test_wrong_answers_to_one_challenge_keep_nobody_else_out(judge: Judge) -> None:  # noqa: F811
     app, client, url = challenged(judge, Moment())
     puzzle, honest = altcha.Challenge.from_dict(client.get(url).json()), payload(client.get(url).json())

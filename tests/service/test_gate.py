@@ -306,7 +306,9 @@ def test_authorize_answers_by_status(judge: Judge, decision: str, status: int) -
     told = client_of(app).get(f"/v1/decisions/{answer.headers['x-botsieve-id']}").json()
     assert told["path"] == "/v1/chat?x=1"
     if status == 401:
-        assert answer.headers["www-authenticate"] == f'Botsieve challenge="/v1/challenge/{told["id"]}"'
+        url = f"/v1/challenge/{answer.headers['x-botsieve-challenge']}"
+        assert answer.headers["www-authenticate"] == f'Botsieve challenge="{url}"'
+        assert told["id"] in client_of(app).get(url, headers={"accept": "text/html"}).text
     if status > 200:
         assert answer.headers["content-type"] == "application/problem+json"
         assert "rate" not in answer.text  # reasons would tell an attacker what to change
