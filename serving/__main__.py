@@ -92,7 +92,6 @@ def uvicorn_options(settings: Settings, hot: Hot) -> dict[str, Any]:
         "server_header": False,
         "date_header": False,
         "ws": "none",
-        "limit_concurrency": settings.max_connections,
         "backlog": 2048,
         "timeout_keep_alive": 75,
         "timeout_graceful_shutdown": 10,

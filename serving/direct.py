@@ -135,12 +135,11 @@ class Direct(Guarded):
 
     def _is_plain(self) -> bool:
         """Whether nothing about a request, its head being read, needs uvicorn."""
-        parser, most = self.parser, self.limit_concurrency
+        parser = self.parser
         return (
             (self.cycle is None or self.cycle.response_complete)
             and not self.expect_100_continue
             and not self.flow.write_paused
-            and (most is None or (len(self.connections) < most and len(self.tasks) < most))
             and parser.get_method() == b"POST"
             and parser.should_keep_alive()
             and not parser.should_upgrade()

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with what it leaves open: headers must come in time, and are bounded while they come."""
+"""uvicorn's HTTP protocol with what it leaves open: so many connections, and headers that come in time and have an end."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from serving.settings import Settings
 
 
 class Guarded(HttpToolsProtocol):
-    """Closes connections whose headers are slow or endless: clients that only hold them open must not use them up."""
+    """Closes connections whose headers are slow or endless: clients that only hold them open must not use them up.
+
+    Beyond the most connections, new ones are closed; requests on those that are there are served. (uvicorn's own limit refuses
+    every request as long as there are too many connections, however idle.)
+    """
 
     seconds = 10.0
     most_bytes = 32_768
+    most_connections = 4096
     rejected: Counter[str]
     """Counts what is refused here, by reason."""
     _timer: asyncio.TimerHandle | None = None
@@ -25,8 +30,11 @@ class Guarded(HttpToolsProtocol):
     _in_head = True
 
     def connection_made(self, transport: Any) -> None:
-        """Start to wait for the first request."""
+        """Start to wait for the first request, unless there are too many connections."""
         super().connection_made(transport)
+        if len(self.connections) > self.most_connections:
+            self._refuse(Problem(503, "connections", f"there are more than {self.most_connections} connections"))
+            return
         self._timer = self.loop.call_later(self.seconds, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -89,4 +97,9 @@ class Guarded(HttpToolsProtocol):
 
 def limits(settings: Settings, rejected: Counter[str]) -> dict[str, Any]:
     """Return the limits of the settings, for a class; twice the headers' limit leaves room for the URL and separators."""
-    return {"seconds": settings.body_timeout_s, "most_bytes": 2 * settings.max_header_bytes, "rejected": rejected}
+    return {
+        "seconds": settings.body_timeout_s,
+        "most_bytes": 2 * settings.max_header_bytes,
+        "most_connections": settings.max_connections,
+        "rejected": rejected,
+    }

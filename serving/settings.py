@@ -126,7 +126,7 @@ class Settings(BaseSettings):
     max_batch: int = Field(1024, ge=1, description="Most events or completions in a list")
     max_header_bytes: int = Field(65_536, ge=512, description="Most bytes in the headers of a request")
     body_timeout_s: float = Field(10.0, gt=0, description="s in which a request must have arrived")
-    max_connections: int = Field(4096, ge=1, description="Connections beyond which new ones are answered 503")
+    max_connections: int = Field(4096, ge=1, description="Connections beyond which new ones are closed")
     pending_limit: int = Field(1_000_000, ge=1, description="Requests in flight that are remembered")
     decisions_kept: int = Field(100_000, ge=1, description="Newest decisions that /v1/decisions can explain")
     state: Path | None = Field(None, description="Folder for snapshots, lists, passes, the audit and the status")

@@ -199,9 +199,35 @@ def test_a_stop_lets_an_exchange_end_and_then_closes(judge: Judge) -> None:  # n
     assert b"connection: close" in told
 
 
-def test_beyond_the_most_connections_it_is_busy(judge: Judge) -> None:  # noqa: F811
-    told, _ = run(service(judge), whole(request("/v1/decide", ONE)), limit_concurrency=1)
-    assert told.startswith(b"HTTP/1.1 503")
+def test_beyond_the_most_connections_new_ones_are_closed_and_the_others_served(judge: Judge) -> None:  # noqa: F811
+    app = service(judge, max_connections=2)
+
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: ServerState) -> list[bytes]:
+        address = writer.get_extra_info("peername")
+        writer.write(request("/v1/decide", ONE))
+        told = [await answer(reader)]
+        _, idle = await asyncio.open_connection(*address)
+        while len(state.connections) < 2:
+            await asyncio.sleep(0)
+        late, another = await asyncio.open_connection(*address)
+        told.append(await late.read())
+        for path in ("/v1/decide", "/v1/clock"):
+            writer.write(request(path, ONE))
+            told.append(await answer(reader))
+        another.close()
+        idle.close()
+        while len(state.connections) > 1:
+            await asyncio.sleep(0)
+        again, third = await asyncio.open_connection(*address)
+        third.write(request("/v1/decide", ONE))
+        told.append(await answer(again))
+        third.close()
+        return told
+
+    told = run(app, story)
+    assert [one[9:12] for one in told] == [b"200", b"503", b"200", b"422", b"200"]
+    assert b'"reason":"connections"' in told[1]
+    assert app.gate.tallies.rejected == {"connections": 1, "invalid": 1}
 
 
 @pytest.mark.parametrize("path", ["/v1/decide", "/healthz"])
