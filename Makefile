@@ -1,4 +1,4 @@
-# Every target sets up what it needs: a machine with make, a shell and Python 3.11 or newer is enough.
+# Every target sets up what it needs: a machine with make, a shell, a C compiler and Python 3.11 or newer is enough.
 # All that is installed, cached or built stays inside this folder.
 
 SHELL := /bin/sh

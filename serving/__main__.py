@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import os
 import socket
 import sys
@@ -14,6 +15,8 @@ from serving.settings import CONFIG_VARIABLE, Settings, load_settings
 
 if TYPE_CHECKING:
     from serving.hot import Hot
+
+log = logging.getLogger("botsieve.serving")
 
 COLLECTOR = (2_000, 20, 1_000)
 """Thresholds of Python's garbage collector. A full collection looks at every request in flight, tens of ms at a million of them;
@@ -51,6 +54,8 @@ def serve(settings: Settings) -> int:
     configure(settings.log_level)
     for folder in {path.resolve() for path in (settings.state, settings.journal) if path is not None}:
         lock(folder)  # until the process ends
+    if settings.is_open:
+        log.warning("anyone who can connect is served: set BOTSIEVE_TOKEN", extra={"host": settings.host})
     gc.set_threshold(*COLLECTOR)
     model = Judge.load(str(settings.bundle), device=settings.device)
     challenger = None if settings.challenger is None else Judge.load(str(settings.challenger), device=settings.device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -186,6 +186,15 @@ class Settings(BaseSettings):
         if self.console and self.token is None:
             raise ValueError("the console needs a token: set BOTSIEVE_TOKEN, e.g. to `openssl rand -hex 32`")
         return self
+
+    @property
+    def is_open(self) -> bool:
+        """Whether others than this machine may connect, and need no token."""
+        try:
+            local = ip_address(self.host).is_loopback
+        except ValueError:
+            local = self.host == "localhost"
+        return self.token is None and not local
 
     @property
     def shows_status(self) -> bool:

@@ -95,6 +95,27 @@ def test_a_start_that_cannot_be_exits_with_2(capsys: pytest.CaptureFixture[str],
     assert line.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("host", "token", "warns"),
+    [
+        ("0.0.0.0", None, True), ("::", None, True), ("gateway.internal", None, True), ("10.0.0.1", "some token or other", False),
+        ("127.0.0.1", None, False), ("127.1.2.3", None, False), ("::1", None, False), ("localhost", None, False),
+    ],
+)  # fmt: skip
+def test_a_service_that_is_open_to_others_says_so(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    host: str,
+    token: str | None,
+    warns: bool,
+) -> None:
+    if token is not None:
+        monkeypatch.setenv("BOTSIEVE_TOKEN", token)
+    assert main(["--bundle", str(tmp_path / "none"), "--host", host]) == 2
+    assert ("BOTSIEVE_TOKEN" in capsys.readouterr().err) is warns
+
+
 def test_a_what_if_takes_the_defaults_of_a_service() -> None:
     """They are written down twice: the settings are read before numpy may be imported."""
     settings = load_settings(bundle="b")
