@@ -11,6 +11,7 @@ import pytest
 
 from classifier.circumstances import TYPICAL_TOKENS, Known
 from classifier.errors import InputError
+from classifier.features.engine import Tables
 from classifier.policy import Pressure
 from serving.__main__ import main, uvicorn_options
 from serving.settings import PRESETS, Route, Rules, Settings, load_settings
@@ -114,6 +115,18 @@ def test_a_service_that_is_open_to_others_says_so(
         monkeypatch.setenv("BOTSIEVE_TOKEN", token)
     assert main(["--bundle", str(tmp_path / "none"), "--host", host]) == 2
     assert ("BOTSIEVE_TOKEN" in capsys.readouterr().err) is warns
+
+
+def test_the_memory_that_the_documentation_states_is_that_of_the_tables() -> None:
+    rows = re.findall(
+        r"^\| ([\d,]+)(?: \(default\))? \| ([\d,]+) \| ([\d.]+) GiB \|$",
+        DOCUMENT.read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    assert len(rows) == 3
+    for clients, slots, gib in rows:
+        tables = Tables.for_clients(int(clients.replace(",", "")))
+        assert (f"{tables.slots[0]:,}", f"{tables.bytes / 2**30:.2f}") == (slots, gib)
 
 
 def test_a_what_if_takes_the_defaults_of_a_service() -> None:
