@@ -162,7 +162,11 @@ def create_app(
     app.include_router(routes.router(gate, app.metrics, app.access, audit))
     challenges, pages = challenging.attach(gate, now, challenging.signing_secret(secret))
     app.closers.append(challenges.close)
-    app.keeper = Keeper(gate, Snapshots(settings.state, key), now) if settings.state is not None else None
+    app.keeper = None
+    if settings.state is not None:
+        written = None if restored is None else restored[1].written
+        app.keeper = Keeper(gate, Snapshots(settings.state, key), now, written)
+        app.metrics.gauges["snapshot_age_seconds"] = ("Since the newest snapshot was begun", app.keeper.age)
     observer = app.observer = circumstances.attach(gate, now)
     app.metrics.gauges["load"] = ("How loaded the gateway is", observer.load.now)
     app.metrics.gauges["listed"] = ("Entries of the allow and deny lists", lambda: len(observer.lists))

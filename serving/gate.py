@@ -44,6 +44,7 @@ _REFUSED = ("challenge", "block")
 RUNS_KEPT = 8
 LONGEST_PATH = 512
 """Characters of a path that are kept with a decision."""
+FAILING_S = 10.0
 
 
 class Rejected(ValueError):  # noqa: N818 - what it is, not a failure
@@ -266,6 +267,9 @@ class Gate:
         self._open: dict[int, int] = dict(zip(serials.tolist(), events.time.tolist(), strict=True))
         # of those in flight: when they arrived, µs
         self._completing: Event | None = None
+        self._failing: tuple[float, float] | None = (
+            None  # first and newest answer of the fail mode since one of the model
+        )
 
     # --- what is loaded --------------------------------------------------------------------------------------------------
 
@@ -306,6 +310,18 @@ class Gate:
     def bundle(self) -> str:
         """Hash that names the bundle which decides."""
         return self.model.bundle.manifest.manifest_sha256
+
+    @property
+    def failing(self) -> bool:
+        """Whether the fail mode has given every answer for 10 s or more, and the newest less than 10 s ago.
+
+        Who is not asked any more because of that is asked again, and may find that it works.
+        """
+        if self._failing is None:
+            return False
+        first, newest = self._failing
+        now = self._now()
+        return now - first >= FAILING_S > now - newest
 
     # --- time ------------------------------------------------------------------------------------------------------------
 
@@ -430,6 +446,7 @@ class Gate:
                 None if decision.decision == "allow" else family,
             )  # fmt: skip
             answers.append(self._conclude(arrival, kept, warming))
+        self._failing = None
         if self.shadow is not None:
             self.shadow.compare(_rows(arrivals), [d.decision for d, _ in decided])
         if self.hooks.answered is not None:
@@ -438,6 +455,8 @@ class Gate:
 
     def fail(self, arrivals: Sequence[Arrival], cause: str) -> list[Answer]:
         """Answer by the fail mode, because scoring failed or was late (`cause`)."""
+        now = self._now()
+        self._failing = (now if self._failing is None else self._failing[0], now)
         answers = []
         for arrival in arrivals:
             mode = self.rules.of(arrival.event.path).fail_mode

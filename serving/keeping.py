@@ -20,10 +20,18 @@ PAUSE_S = 0.002
 class Keeper:
     """Writes snapshots of one gate: between requests at an interval, and at once when the service stops."""
 
-    def __init__(self, gate: Gate, snapshots: Snapshots, now: Callable[[], float]) -> None:
+    def __init__(
+        self, gate: Gate, snapshots: Snapshots, now: Callable[[], float], written: float | None = None
+    ) -> None:
+        """Keep the state of `gate`; `written` is when the snapshot was that it goes on from, Unix s."""
         self._gate, self._snapshots, self._now = gate, snapshots, now
+        self._newest = now() if written is None else written
         self._writing = asyncio.Lock()
         self._closing = False
+
+    def age(self) -> float:
+        """Return what a crash would lose: s since the newest snapshot was begun, or the start; 0 before the first arrival."""
+        return 0.0 if self._gate.engine.start is None else max(self._now() - self._newest, 0.0)
 
     async def keep(self, interval_s: float) -> None:
         """Write snapshots, until cancelled; one that is being written then goes on, and `close` waits for it.
@@ -69,25 +77,28 @@ class Keeper:
             self.save()
 
     async def _write(self) -> None:
+        began = self._now()
         with self._counted():
             writer = await asyncio.to_thread(Writer, self._snapshots.folder)
             with writer:
-                for piece in self._snapshots.pieces(self._gate.engine, self._now(), lambda: self._gate.runs):
+                for piece in self._snapshots.pieces(self._gate.engine, began, lambda: self._gate.runs):
                     await asyncio.to_thread(writer.write, piece)
                     await asyncio.sleep(0.0 if self._closing else PAUSE_S)
                 size = await asyncio.to_thread(writer.finish)
-        self._written(size)
+        self._written(size, began)
 
     def save(self) -> None:
         """Write a snapshot at once."""
         if self._gate.engine.start is None:
             return
+        began = self._now()
         with suppress(OSError):
             with self._counted():
-                size = self._snapshots.save(self._gate.engine, self._now(), lambda: self._gate.runs)
-            self._written(size)
+                size = self._snapshots.save(self._gate.engine, began, lambda: self._gate.runs)
+            self._written(size, began)
 
-    def _written(self, size: int) -> None:
+    def _written(self, size: int, began: float) -> None:
+        self._newest = began
         self._gate.tallies.snapshots["written"] += 1
         log.info("snapshot written", extra={"bytes": size})
 

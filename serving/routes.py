@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from classifier.errors import BotsieveError
 from classifier.model.judge import Judge
 from serving.access import Access
-from serving.gate import Gate, Rejected
+from serving.gate import FAILING_S, Gate, Rejected
 from serving.metrics import Metrics
 from serving.problems import Problem
 from serving.records import Lines, audited
@@ -58,9 +58,11 @@ def router(gate: Gate, metrics: Metrics, access: Access, audit: Lines) -> APIRou
         """The process answers."""
         return {"status": "ok"}
 
-    @api.get("/readyz")
+    @api.get("/readyz", responses=problems(503))
     async def readyz() -> dict[str, Any]:
         """Whether it decides, on which device, and since when it enforces."""
+        if gate.failing:
+            raise Problem(503, "failing", f"the fail mode has given every answer for {FAILING_S:g} s or more")
         return {
             "status": "ready",
             "providers": list(gate.model.providers),

@@ -47,10 +47,14 @@ def page(kind: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(judge: Judge) -> Service:  # noqa: F811
+def whole(judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Service:  # noqa: F811
     """A service with everything turned on."""
     return service(
-        judge, console=True, token="a token that is long", routes=[{"path": "/signup", "registration": True}]
+        judge,
+        console=True,
+        token="a token that is long",
+        state=tmp_path_factory.mktemp("state"),
+        routes=[{"path": "/signup", "registration": True}],
     )
 
 

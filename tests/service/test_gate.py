@@ -133,6 +133,34 @@ def test_when_scoring_fails_the_fail_mode_answers(judge: Judge, fail_mode: str, 
     assert app.gate.engine.arrivals == 1
 
 
+def test_a_service_whose_fail_mode_answers_everything_is_not_ready(judge: Judge) -> None:  # noqa: F811
+    now = Moment()
+    app = service(judge, now)
+    client, scorer = client_of(app), app.batcher._judge
+
+    def ready(seconds: float) -> int:
+        now.seconds += seconds
+        return int(client.get("/readyz").status_code)
+
+    def ask() -> Any:
+        return post(client, "/v1/decide", event()).json()
+
+    app.batcher._judge = lambda arrivals: 1 / 0
+    assert ask()["failed"] == "open"
+    assert ready(9.0) == 200
+    assert ready(5.0) == 200  # asked once, and long ago
+    ask()
+    assert ready(0.0) == 503
+    assert client.get("/readyz").json()["reason"] == "failing"
+    assert client.get("/healthz").status_code == 200
+    assert ready(11.0) == 200  # nobody has asked since, and somebody should try
+    ask()
+    assert ready(0.0) == 503
+    app.batcher._judge = scorer
+    assert "failed" not in ask()
+    assert ready(0.0) == 200
+
+
 def test_requests_that_arrive_together_share_a_call(judge: Judge) -> None:  # noqa: F811
     app = service(judge)
     sizes: list[int] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -32,11 +33,11 @@ INTERVAL_S, SLACK_S = 1.0, 0.3
 """Seconds between snapshots of a service that is killed, and by how much one may take longer than the one before it."""
 
 
-def started(judge: Judge, state: Path) -> Service:  # noqa: F811
+def started(judge: Judge, state: Path, now: Moment | None = None) -> Service:  # noqa: F811
     given: dict[str, Any] = {"mode": "enforce", "warm_up_s": 0.0, "clock": "event", "state": state}
     settings = Settings(bundle=judge.bundle.path, **given)
     restored = Snapshots(state, SECRET).restore(judge.sizes)
-    return create_app(settings, judge, now=Moment(), secret=SECRET, restored=restored)
+    return create_app(settings, judge, now=now or Moment(), secret=SECRET, restored=restored)
 
 
 def decide(app: Service, seconds: float, client: int) -> dict[str, Any]:
@@ -102,6 +103,7 @@ def test_a_snapshot_between_requests_is_counted_and_a_full_disk_too(
     app.keeper.save()
     assert app.gate.tallies.snapshots == {"written": 1, "failed": 2}
     assert (tmp_path / NEWEST).read_bytes() == before
+    assert app.keeper.age() == 0.0
     assert decide(app, 1.0, 1)["score"]
     metrics = client_of(app).get("/metrics").text
     assert 'botsieve_snapshots_total{result="failed"} 2.0' in metrics
@@ -191,6 +193,30 @@ def test_from_the_beginning_of_a_snapshot_to_the_end_of_the_next_the_interval_pa
     slack = 0.2  # one may take that much longer than the one before
     assert max(ages) <= max(interval, 2 * max(takes) + 0.1) + slack
     assert sum("half of snapshot_s" in record.message for record in caplog.records) == told
+
+
+def test_the_age_of_the_newest_snapshot_is_told(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+    now = Moment()
+
+    def age() -> float:
+        text = client_of(app).get("/metrics").text
+        return float(re.search(r"^botsieve_snapshot_age_seconds (.*)$", text, re.MULTILINE)[1])  # type: ignore[index]
+
+    app = started(judge, tmp_path, now)
+    now.seconds += 5.0
+    assert age() == 0.0  # nothing has happened that could be lost
+    decide(app, 0.0, 1)
+    assert age() == 5.0
+    assert app.keeper is not None
+    asyncio.run(app.keeper.write())
+    assert age() == 0.0
+    now.seconds += 7.0
+    assert age() == 7.0
+    (tmp_path / (NEWEST + ".partial")).mkdir()  # nothing can be written
+    asyncio.run(app.keeper.write())
+    assert age() == 7.0
+    app = started(judge, tmp_path, now)
+    assert age() == 7.0
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import threading
 from typing import Any
 
@@ -345,6 +347,8 @@ def test_metrics_and_health_tell_what_happens(live: Any) -> None:  # noqa: F811
         "botsieve_arrivals_total 1.0", 'provider="CPUCompiledForest"',
     ):  # fmt: skip
         assert line in text
+    if sys.platform == "linux":
+        assert float(re.search(r"^process_resident_memory_bytes (.*)$", text, re.MULTILINE)[1]) > 1e7  # type: ignore[index]
     assert client.get("/readyz").json()["providers"] == ["CPUCompiledForest"]
     assert client.get("/v1/model").json()["challenger"] is None
 
