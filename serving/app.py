@@ -170,11 +170,10 @@ def create_app(
     observer = app.observer = circumstances.attach(gate, now)
     app.metrics.gauges["load"] = ("How loaded the gateway is", observer.load.now)
     app.metrics.gauges["listed"] = ("Entries of the allow and deny lists", lambda: len(observer.lists))
-    if isinstance(now, Steady):
-        app.metrics.gauges["clock_leaps"] = (
-            "Times the machine's clock leapt, which was not followed",
-            lambda: now.leaps,
-        )
+    app.metrics.gauges["clock_leaps"] = (
+        "Times the machine's clock leapt, which was not followed",
+        lambda: now.leaps if isinstance(now, Steady) else 0,
+    )
     app.metrics.registry.register(observer.watch)
     app.include_router(situation.router(observer.watch))
     app.include_router(admin.router(gate, observer, app.access, app.keeper, switch, audit, labels))
