@@ -13,6 +13,8 @@ import asyncio
 import time
 from collections import OrderedDict
 from hashlib import blake2b
+from ipaddress import ip_address
+from traceback import walk_tb
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,10 +22,14 @@ import httpx
 from fastapi import HTTPException
 from litellm._logging import verbose_proxy_logger as log
 from litellm.integrations.custom_guardrail import CustomGuardrail
+from litellm.proxy._types import UserAPIKeyAuth
+from starlette.requests import Request
 
 MOST_OPEN = 100_000
 """Calls that are remembered until they end; beyond it the oldest end untold, and expire in botsieve."""
 MOST_PROMPT = 100_000
+MOST_TEXT = 2_000
+"""Characters of a header, a path or a pass; botsieve reads no more of them, and refuses what is far more."""
 CLIENT_CLOSED = 499
 
 
@@ -72,18 +78,17 @@ class BotsieveGuardrail(CustomGuardrail):
     def event(self, data: dict[str, Any], key: Any) -> dict[str, Any]:
         """Return what is known of a call, as botsieve's event."""
         headers, request = _headers(data), data.get("proxy_server_request") or {}
-        metadata = data.get("metadata") or data.get("litellm_metadata") or {}
         token = getattr(key, "token", None) or getattr(key, "api_key", None)
         created: Any = getattr(key, "created_at", None)
         size = headers.get("content-length", "")
         known = {
-            "ip": metadata.get("requester_ip_address") or "unknown",
+            "ip": _address(_written(data).get("requester_ip_address")),
             "method": request.get("method") or "POST",
-            "path": urlsplit(str(request.get("url") or "")).path or "/",
+            "path": _path(request.get("url")),
             "account": _digest(token) if token else None,
             "account_created": created.timestamp() if hasattr(created, "timestamp") else None,
-            "user_agent": headers.get("user-agent"),
-            "referer": headers.get("referer"),
+            "user_agent": headers.get("user-agent", "")[:MOST_TEXT] or None,
+            "referer": headers.get("referer", "")[:MOST_TEXT] or None,
             "request_bytes": int(size) if size.isascii() and size.isdigit() and len(size) < 16 else None,
             "model": str(data["model"])[:200].encode("utf-8", "replace").decode() if data.get("model") else None,
             "max_tokens": _cap(data),
@@ -92,16 +97,27 @@ class BotsieveGuardrail(CustomGuardrail):
         return {name: value for name, value in known.items() if value is not None}
 
     async def _decide(self, event: dict[str, Any], carried: str | None) -> dict[str, Any] | None:
-        """Return botsieve's answer, None when there is none."""
-        try:
-            reply = await self._http.post(
-                "/v1/decide", json=event, headers={"x-botsieve-pass": carried} if carried else {}
-            )
-            if reply.status_code == 200:
-                return dict(reply.json())
-            log.error("botsieve answered %s", reply.status_code)
-        except (httpx.HTTPError, ValueError) as error:
-            log.error("botsieve did not answer: %s", type(error).__name__)
+        """Return botsieve's answer, None when there is none.
+
+        What it cannot read is a client's doing, which must not bring about the fail mode: it is asked again about the rest.
+        """
+        bare = {name: event[name] for name in ("time", "ip", "method", "path", "account") if name in event}
+        sendable = carried and len(carried) <= MOST_TEXT and carried.isascii() and carried.isprintable()
+        for asked in (event, bare):
+            try:
+                reply = await self._http.post(
+                    "/v1/decide", json=asked, headers={"x-botsieve-pass": carried} if sendable else {}
+                )
+                if reply.status_code == 200:
+                    return dict(reply.json())
+                log.error("botsieve answered %s", reply.status_code)
+                if reply.status_code >= 500:
+                    break
+            except httpx.HTTPError as error:
+                log.error("botsieve did not answer: %s", type(error).__name__)
+                break
+            except ValueError as error:
+                log.error("a call cannot be told to botsieve: %s", type(error).__name__)
         return None
 
     # --- how it ended ----------------------------------------------------------------------------------------------------
@@ -140,7 +156,8 @@ class BotsieveGuardrail(CustomGuardrail):
         if call in self._open:
             self._ended(call, status)
         elif status in (401, 403):
-            self._start(self._decide_bad_key(request_data, user_api_key_dict, status))
+            refused = _request(original_exception)
+            self._start(self._decide_bad_key(request_data, user_api_key_dict, refused, status))
 
     async def async_post_call_streaming_iterator_hook(
         self, user_api_key_dict: Any, response: Any, request_data: dict[str, Any]
@@ -156,9 +173,13 @@ class BotsieveGuardrail(CustomGuardrail):
             if not whole:
                 self._ended(call, CLIENT_CLOSED, None, pieces)
 
-    async def _decide_bad_key(self, data: dict[str, Any], key: Any, status: int) -> None:
-        event = self.event(data, None)
-        given = _headers(data).get("authorization") or getattr(key, "api_key", None)
+    async def _decide_bad_key(self, data: dict[str, Any], key: Any, request: Request | None, status: int) -> None:
+        # LiteLLM has not cleaned these data of what the client writes under LiteLLM's own names.
+        headers = dict(request.headers) if request else {}
+        own = {"url": str(request.url), "method": request.method, "headers": headers} if request else {}
+        event = self.event({**data, "proxy_server_request": own}, None)
+        event["ip"] = _address(_peer(request)) if request else "unknown"
+        given = headers.get("authorization") or headers.get("x-api-key") or getattr(key, "api_key", None)
         if given:
             event["credential"] = _digest(str(given))
         answer = await self._decide(event, None)
@@ -212,6 +233,52 @@ def _refusal(answer: dict[str, Any]) -> HTTPException:
 def _headers(data: dict[str, Any]) -> dict[str, str]:
     found = (data.get("proxy_server_request") or {}).get("headers") or {}
     return {str(name).lower(): str(value) for name, value in found.items()}
+
+
+def _written(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata that LiteLLM itself wrote: by route one of two, and the other one is the client's.
+
+    No JSON that a client sends makes an object of LiteLLM's.
+    """
+    for name in ("litellm_metadata", "metadata"):
+        found = data.get(name)
+        if isinstance(found, dict) and isinstance(found.get("user_api_key_auth"), UserAPIKeyAuth):
+            return found
+    return {}
+
+
+def _address(told: Any) -> str:
+    """Return the address that LiteLLM tells. Of a list of hops (`use_x_forwarded_for`) the last is the nearest proxy's word."""
+    hop = str(told or "").rpartition(",")[2].strip()
+    try:
+        return str(ip_address(hop))
+    except ValueError:
+        return "unknown"
+
+
+def _path(url: Any) -> str:
+    try:
+        return urlsplit(str(url or "")).path[:MOST_TEXT] or "/"
+    except ValueError:
+        return "/"
+
+
+def _request(error: Exception) -> Request | None:
+    """Return the request that was refused, out of the frames of the refusal: LiteLLM hands it to no hook."""
+    for frame, _ in walk_tb(error.__traceback__):
+        request = frame.f_locals.get("request")
+        if isinstance(request, Request):
+            return request
+    return None
+
+
+def _peer(request: Request) -> str | None:
+    """Return the address of a request as LiteLLM has it of any other."""
+    from litellm.proxy.proxy_server import general_settings
+
+    if general_settings.get("use_x_forwarded_for") is True and "x-forwarded-for" in request.headers:
+        return request.headers["x-forwarded-for"]
+    return request.client.host if request.client else None
 
 
 def _keep(held: OrderedDict[str, Any], call: str, value: Any) -> None:

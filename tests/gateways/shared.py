@@ -130,7 +130,7 @@ class Inference:
     @property
     def asked(self) -> int:
         """Requests of clients; LiteLLM asks for the list of models by itself."""
-        return sum(not headers.get("user-agent", "").startswith("litellm") for _, _, headers in self.seen)
+        return sum(path != "/v1/models" for _, path, _ in self.seen)
 
 
 @pytest.fixture
@@ -167,6 +167,12 @@ def inference() -> Iterator[Inference]:
                 usage = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
                 content = {**common, "object": "chat.completion", "usage": usage,
                            "choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}  # fmt: skip
+                if self.path.endswith("/responses"):
+                    output = {"type": "message", "id": "m", "status": "completed", "role": "assistant",
+                              "content": [{"type": "output_text", "text": "fifty", "annotations": []}]}  # fmt: skip
+                    usage = {"input_tokens": read, "output_tokens": written, "total_tokens": read + written}
+                    content = {**common, "object": "response", "created_at": 1, "status": "completed", "output": [output],
+                               "parallel_tool_calls": True, "tool_choice": "auto", "tools": [], "usage": usage}  # fmt: skip
                 text = json.dumps(content if made.status == 200 else {"error": {"message": "no"}})
                 self.wfile.write(text.ljust(made.size).encode())
                 return

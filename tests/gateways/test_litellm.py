@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
+import openai
 import pytest
 
+from serving.auth import BotsieveAuth2
 from tests.gateways.shared import (
     RECORDED,
     TOKEN,
@@ -71,7 +74,12 @@ def keys_of(traffic: Path) -> Keys:
 
 @contextmanager
 def litellm(
-    folder: Path, service: int, inference: int, fail_mode: str = "open", keys: Keys | None = None
+    folder: Path,
+    service: int,
+    inference: int,
+    fail_mode: str = "open",
+    keys: Keys | None = None,
+    settings: str = "",
 ) -> Iterator[int]:
     port, home = free_port(), folder / "litellm"
     home.mkdir()
@@ -84,7 +92,7 @@ def litellm(
             "botsieve_litellm.BotsieveGuardrail": "ours.Timed",
         },
     )
-    (home / "litellm.yaml").write_text(text + "\ngeneral_settings:\n  custom_auth: ours.auth\n")
+    (home / "litellm.yaml").write_text(text + "\ngeneral_settings:\n  custom_auth: ours.auth\n" + settings)
     (home / "ours.py").write_text(OURS)
     (home / "keys.json").write_text(json.dumps(keys or {}))
     shutil.copy(GATEWAYS / "botsieve_litellm.py", home)
@@ -97,7 +105,12 @@ def litellm(
 
 
 def chat(
-    port: int, address: str = "127.1.0.9", key: str = "alice", **more: object
+    port: int,
+    address: str = "127.1.0.9",
+    key: str = "alice",
+    path: str = CHAT,
+    headers: dict[str, str] | None = None,
+    **more: object,
 ) -> tuple[int, dict[str, str], bytes]:
     body = {
         "model": "m-large",
@@ -105,8 +118,8 @@ def chat(
         "max_tokens": 50,
         **more,
     }
-    headers = {"content-type": "application/json", "authorization": f"Bearer {key}", "x-forwarded-for": "203.0.113.9"}
-    return ask(port, address, "POST", CHAT, headers, json.dumps(body).encode())
+    sent = {"content-type": "application/json", "authorization": f"Bearer {key}", "x-forwarded-for": "203.0.113.9"}
+    return ask(port, address, "POST", path, {**sent, **(headers or {})}, json.dumps(body).encode())
 
 
 def test_honest_clients_are_served_and_an_attacker_is_refused(
@@ -155,6 +168,37 @@ def test_calls_streams_and_bad_keys_reach_the_profile(shared: Path, inference: I
     assert good.output_tokens > 0
 
 
+def test_the_openai_client_solves_its_challenges_and_is_served(
+    shared: Path, inference: Inference, tmp_path: Path
+) -> None:
+    settings = {
+        "challenge_budget": 0.99,
+        "block_budget": 0.0,
+        "challenge_work_least": 2000,
+        "challenge_work_most": 8000,
+    }
+    with (
+        Running(tmp_path, shared / "bundle", clock="server", **settings)() as service,
+        litellm(tmp_path, service.port, inference.port) as port,
+    ):
+        refused = [answer for _ in range(40) if (answer := chat(port))[0] == 401]
+        assert refused
+        assert 'challenge="/v1/challenge/' in refused[0][1]["www-authenticate"]
+        auth = BotsieveAuth2(service=service.url)
+        with openai.OpenAI(
+            api_key="alice",
+            base_url=f"http://127.0.0.1:{port}/v1",
+            max_retries=0,
+            http_client=httpx2.Client(auth=auth, trust_env=False),
+        ) as client:
+            for _ in range(12):
+                answer = client.chat.completions.create(
+                    model="m-large", messages=[{"role": "user", "content": "How many?"}]
+                )
+                assert answer.choices[0].message.content == "fifty"
+        assert service.metric('botsieve_challenges_total{result="solved"}') == 1, "one pass serves them all"
+
+
 def test_shadow_mode_changes_nothing(shared: Path, inference: Inference, tmp_path: Path) -> None:
     with Running(tmp_path, shared / "bundle", mode="shadow")() as service:  # noqa: SIM117
         with litellm(tmp_path, service.port, inference.port) as port:
@@ -162,36 +206,72 @@ def test_shadow_mode_changes_nothing(shared: Path, inference: Inference, tmp_pat
     assert all(passage.reached[kind] == len(statuses) for kind, statuses in passage.statuses.items())
 
 
-def test_no_client_can_make_its_call_escape(shared: Path, inference: Inference, tmp_path: Path) -> None:
-    """What botsieve cannot read is answered by the fail mode, which is open: no call may bring that about."""
-    user: dict[str, object] = {"role": "user"}
-    odd: list[dict[str, object]] = [
-        {"messages": [{**user, "content": "x" * 3_000_000}]},
-        {"messages": [{**user, "content": "\x01" * 300_000}]},
-        {"messages": [{**user, "content": "\ud800 alone"}]},
-        {"messages": [{**user, "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "\udfff"}]}]},
-        {"messages": [{**user, "content": ""}, 7, None]},
-        {"max_tokens": 10**30},
-        {"max_tokens": -5},
-        {"max_tokens": "many"},
-        {"max_tokens": 1e300},
-        {"max_completion_tokens": 2**53},
-        {"prompt": ["a", 7]},
-        {"user": "\ud800"},
-        {"metadata": {"requester_ip_address": "203.0.113.9"}},
-        {"litellm_metadata": {"requester_ip_address": 7}, "proxy_server_request": 7},
-        {"guardrails": []},
-        {"litellm_call_id": "the same"},
-    ]
+USER: dict[str, object] = {"role": "user"}
+FORGED = {"requester_ip_address": "203.0.113.9", "user_agent": "forged"}
+ODD: list[dict[str, object]] = [
+    {"messages": [{**USER, "content": "x" * 3_000_000}]},
+    {"messages": [{**USER, "content": "\x01" * 300_000}]},
+    {"messages": [{**USER, "content": "\ud800 alone"}]},
+    {"messages": [{**USER, "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "\udfff"}]}]},
+    {"messages": [{**USER, "content": ""}, 7, None]},
+    {"max_tokens": 10**30},
+    {"max_tokens": -5},
+    {"max_tokens": "many"},
+    {"max_tokens": 1e300},
+    {"max_completion_tokens": 2**53},
+    {"prompt": ["a", 7]},
+    {"user": "\ud800"},
+    {"metadata": FORGED},
+    {"metadata": {"requester_ip_address": "a b"}},
+    {"metadata": {"requester_ip_address": 7, "user_api_key_auth": {"token": "x"}}},
+    {"metadata": {"user_id": "honest"}},
+    {"metadata": json.dumps(FORGED)},
+    {"litellm_metadata": FORGED},
+    {"litellm_metadata": {"requester_ip_address": 7}, "proxy_server_request": 7},
+    {"guardrails": []},
+    {"litellm_call_id": "the same"},
+]
+ODD_HEADERS: list[dict[str, str]] = [
+    {"x-botsieve-pass": "\xff"},
+    {"x-botsieve-pass": "x" * 60_000},
+    {"user-agent": "x" * 60_000, "referer": "\xff" * 60_000},
+    {"user-agent": "\xff\xfe"},
+    *({f"x-pad-{place}": "x" * 7000 for place in range(count)} for count in (6, 12)),
+]
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/responses", "/v1/messages"])
+def test_no_client_can_make_its_call_escape(shared: Path, inference: Inference, tmp_path: Path, path: str) -> None:
+    """What botsieve cannot read is answered by the fail mode, which is open: no call may bring that about, or tell an address."""
+    arrivals = "botsieve_arrivals_total"
+    running = Running(tmp_path, shared / "bundle", mode="shadow", clock="server")
+    with running() as service:
+        with litellm(tmp_path, service.port, inference.port) as port:
+            for place, changes in enumerate([*ODD, *ODD_HEADERS]):
+                headers, body = (changes, {}) if place >= len(ODD) else ({}, changes)
+                before, seen = inference.asked, service.metric(arrivals)
+                status, _, _ = chat(port, path=path, headers=headers, input="How many states are there?", **body)  # type: ignore[arg-type]
+                reached = inference.asked - before
+                assert service.metric(arrivals) - seen >= reached, (changes, status, reached)
+            assert inference.asked > 5
+            for changes in ({}, {"metadata": FORGED}, {"litellm_metadata": FORGED}, {"proxy_server_request": 7}):
+                seen = service.metric(arrivals)
+                assert chat(port, key="bad key", path=path, address="127.1.0.8", **changes)[0] == 401
+                eventually(lambda seen=seen: service.metric(arrivals) > seen)  # type: ignore[misc]
+        everything = service.metric(arrivals)
+    assert told_of(running, shared / "bundle", "127.1.0.8").requests == 4
+    assert told_of(running, shared / "bundle", "127.1.0.9").requests == everything - 4
+
+
+def test_of_several_hops_the_nearest_proxys_word_counts(shared: Path, inference: Inference, tmp_path: Path) -> None:
     running = Running(tmp_path, shared / "bundle", mode="shadow", clock="server")
     with running() as service:  # noqa: SIM117
-        with litellm(tmp_path, service.port, inference.port) as port:
-            for changes in odd:
-                before = inference.asked
-                status, _, _ = chat(port, **changes)
-                reached = inference.asked - before
-                assert service.metric("botsieve_arrivals_total") >= inference.asked, (changes, status, reached)
-            assert inference.asked > 5
+        with litellm(tmp_path, service.port, inference.port, settings="  use_x_forwarded_for: true\n") as port:
+            for key in ("alice", "bad key"):
+                seen = service.metric("botsieve_arrivals_total")
+                chat(port, key=key, headers={"x-forwarded-for": "198.51.100.1, 203.0.113.7"})
+                eventually(lambda seen=seen: service.metric("botsieve_arrivals_total") > seen)  # type: ignore[misc]
+    assert told_of(running, shared / "bundle", "203.0.113.7").requests == 2
 
 
 @pytest.mark.parametrize(("fail_mode", "status"), [("open", 200), ("closed", 503)])
