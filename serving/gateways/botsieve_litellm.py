@@ -102,11 +102,12 @@ class BotsieveGuardrail(CustomGuardrail):
         What it cannot read is a client's doing, which must not bring about the fail mode: it is asked again about the rest.
         """
         bare = {name: event[name] for name in ("time", "ip", "method", "path", "account") if name in event}
-        sendable = carried and len(carried) <= MOST_TEXT and carried.isascii() and carried.isprintable()
+        if carried and not (len(carried) <= MOST_TEXT and carried.isascii() and carried.isprintable()):
+            carried = None
         for asked in (event, bare):
             try:
                 reply = await self._http.post(
-                    "/v1/decide", json=asked, headers={"x-botsieve-pass": carried} if sendable else {}
+                    "/v1/decide", json=asked, headers={"x-botsieve-pass": carried} if carried else {}
                 )
                 if reply.status_code == 200:
                     return dict(reply.json())

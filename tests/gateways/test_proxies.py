@@ -9,7 +9,9 @@ import os
 import re
 import shutil
 import socket
+import socketserver
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -98,7 +100,8 @@ def _nginx(text: str, folder: Path, closed: bool) -> str:
             "/run/nginx.pid": f"{folder}/nginx.pid",
             account: account + '"~^Bearer (?<account>.+)$" $account; ',
             "worker_processes auto;": "worker_processes 1; daemon off; master_process off;",
-            'X-Botsieve-Load "";': 'X-Botsieve-Load ""; proxy_set_header X-Botsieve-Time $http_x_simulated_time;',
+            "X-Botsieve-Account $botsieve_account;": "X-Botsieve-Account $botsieve_account; "
+            "proxy_set_header X-Botsieve-Time $http_x_simulated_time;",
             "    upstream botsieve ": temporary + "    upstream botsieve ",
         },
     )
@@ -106,7 +109,8 @@ def _nginx(text: str, folder: Path, closed: bool) -> str:
 
 def _caddy(text: str, folder: Path, closed: bool) -> str:
     if closed:
-        text = text[: text.index("\t\treverse_proxy 127.0.0.1:8000\n\t}\n}")] + "\t\trespond 503\n\t}\n}\n"
+        opened = "(unguarded) {\n\treverse_proxy 127.0.0.1:8000 {\n\t\tflush_interval -1\n\t}\n}"
+        text = replaced(text, {opened: "(unguarded) {\n\trespond 503\n}"})
     return replaced(
         text,
         {
@@ -265,20 +269,109 @@ def test_without_botsieve_the_fail_mode_holds(
         assert len(inference.seen) == (0 if closed else 1)
 
 
+@pytest.mark.parametrize(("closed", "status"), [(False, 200), (True, 503)])
+def test_a_botsieve_that_fails_brings_about_the_fail_mode(
+    gateway: Gateway, shared: Path, inference: Inference, tmp_path: Path, closed: bool, status: int
+) -> None:
+    """As it does when it does not answer: here because the gateway's token is wrong."""
+    with (
+        Running(tmp_path, shared / "bundle", **settings(gateway), token="not the token of the gateway")() as service,
+        gateway(tmp_path, service.port, inference.port, closed=closed) as port,
+    ):
+        assert ask(port, "127.1.0.7", "POST", "/v1/chat/completions", {}, b"{}")[0] == status
+        assert len(inference.seen) == (0 if closed else 1)
+
+
+@contextmanager
+def broken_server() -> Iterator[tuple[int, list[bytes]]]:
+    """Run a server that answers nothing; yield its port and what it is asked."""
+    asked: list[bytes] = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            if data := self.request.recv(65_536):
+                asked.append(data)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1], asked
+        server.shutdown()
+
+
+def test_an_inference_server_that_fails_is_asked_once(gateway: Gateway, shared: Path, tmp_path: Path) -> None:
+    with (
+        Running(tmp_path, shared / "bundle", **settings(gateway), mode="shadow", clock="server")() as service,
+        broken_server() as (inference, asked),
+        gateway(tmp_path, service.port, inference) as port,
+    ):
+        assert ask(port, "127.1.0.7", "POST", "/v1/chat/completions", {}, b"{}")[0] in (502, 503)
+        assert len(asked) == 1
+
+
 def push(port: int, path: str, headers: dict[str, str]) -> None:
-    """Send a request with any bytes in it and wait for an answer or the end."""
+    """Send a request with any bytes in its headers."""
     body = b'{"model": "\\ud800", "max_tokens": 1e400, "messages": 7}'
     lines = {"host": "site.example", "connection": "close", "content-length": str(len(body)), **headers}
     head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items()) + "\r\n"
-    with socket.create_connection(("127.0.0.1", port), 20, ("127.1.0.9", 0)) as connection, suppress(OSError):
-        connection.sendall(head.encode("latin-1") + body)
+    push_raw(port, head.encode("latin-1") + body)
+
+
+def push_raw(port: int, request: bytes) -> None:
+    """Send any bytes, and wait for an answer or the end."""
+    with socket.create_connection(("127.0.0.1", port), 5, ("127.1.0.9", 0)) as connection, suppress(OSError):
+        connection.sendall(request)
         connection.recv(65_536)
 
 
+HEADERS_TO_SPOIL = ("X-A", "User-Agent", "Referer", "Accept", "Cookie", "Authorization", "X-Api-Key", "X-Botsieve-Pass")
+SPOILT = (b"a\x01b", b"\x7f", b"a\x00b", b"a\x0bb", b"a\rb", b"a\r\n folded", b"a\n\tfolded", b"\xff\x80", b"", b"\t")
+"""Values of headers."""
+HEADS = (
+    b": no name\r\n", b"no colon\r\n", b"X A: blank in a name\r\n", b"X-A : blank\r\n", b"X\x01A: b\r\n", b"\xff: b\r\n",
+    b" folded: first\r\n", b"X_A: b\r\n", b"X-A: b\n", b"X-A: " + b"x" * 70_000 + b"\r\n",
+    b"".join(b"X-%d: b\r\n" % place for place in range(200)),
+    b"".join(b"X-%d: %s\r\n" % (place, b"x" * 900) for place in range(200)),
+    b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n", b"Referer: a\r\nReferer: b\r\n", b"Accept: a\r\nAccept: b\r\n",
+    b"Cookie: a=b\r\nCookie: c=d\r\n", b"Host: another\r\n", b"Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+    b"Content-Length: 0\r\nContent-Length: 5\r\n", b"Content-Length: +1\r\n", b"Content-Length: 99999999999999999999999\r\n",
+    b"Transfer-Encoding: identity\r\n", b"Transfer-Encoding: gzip, chunked\r\n", b"Expect: 100-continue\r\n", b"Expect: x\r\n",
+    b"Upgrade: websocket\r\nConnection: Upgrade\r\n", b"Upgrade: h2c\r\nHTTP2-Settings: x\r\nConnection: Upgrade, HTTP2-Settings\r\n",
+    b"Connection: x-forwarded-for, x-real-ip, x-original-uri, x-botsieve-token, x-botsieve-address\r\n", b"TE: trailers\r\n",
+    b"Trailer: x-botsieve-token\r\n", b"Range: bytes=0-0\r\nIf-None-Match: *\r\n",
+)  # fmt: skip
+"""Lines of headers."""
+TARGETS = (
+    b"http://other.example/v1/x?n=%d-", b"https://other.example:99999/v1/x?n=%d-", b"http://[/v1/x?n=%d-", b"//x/v1?n=%d-",
+    b"/v1/%%00/x?n=%d-", b"/v1/%%0a%%0d/x?n=%d-", b"/v1/\xff\xc3\xa4?n=%d-", b"/v1/%%zz?n=%d-", b"/v1/x?n=%d-\x01", b"/v1/x?n=%d-\x7f",
+    b"/v1/x?n=%d-\x00", b"/v1/a b?n=%d-", b"/v1/x?n=%d-#part", b"/v1/" + b"a" * 30_000 + b"?n=%d-", b"/v1/x?n=%d-" + b"a" * 30_000,
+    b"/v1/" + b"a" * 7_900 + b"?n=%d-", b"*?n=%d-", b"v1?n=%d-", b"?n=%d-", b"/\\x?n=%d-", b"/v1/../../x?n=%d-", b"/v1/{}|^`<>\"?n=%d-",
+)  # fmt: skip
+LINES = (
+    b"GET /v1/x?n=%d- HTTP/1.0\r\n\r\n", b"GET /v1/x?n=%d-\r\n", b"GET /v1/x?n=%d- HTTP/2.0\r\nHost: x\r\n\r\n",
+    b"GET /v1/x?n=%d- HTTP/1.9\r\nHost: x\r\n\r\n", b"GET /v1/x?n=%d- HTTP/1.1\r\n\r\n", b"GET  /v1/x?n=%d- HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"G\xffT /v1/x?n=%d- HTTP/1.1\r\nHost: x\r\n\r\n", b"BREW /v1/x?n=%d- HTTP/1.1\r\nHost: x\r\n\r\n", b"get /v1/x?n=%d- HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"CONNECT /v1/x?n=%d- HTTP/1.1\r\nHost: x\r\n\r\n", b"TRACE /v1/x?n=%d- HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"\r\n\r\nGET /v1/x?n=%d- HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /v1/x?n=%d- HTTP/1.1\nHost: x\n\n", b"GET /v1/x?n=%d- HTTP/1.1\r\nHost: \xff\r\n\r\n",
+    b"GET /v1/x?n=%d- HTTP/1.1\r\nHost: a b\r\n\r\n", b"GET /v1/x?n=%d- HTTP/1.1\r\nHost: [\r\n\r\n",
+    b"POST /v1/x?n=%d- HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5;a=\x01b\r\nhello\r\n0\r\nX-A: \x01\r\n\r\n",
+    b"POST /v1/x?n=%d- HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    b"POST /v1/x?n=%d- HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+)  # fmt: skip
+RAW = (
+    *(b"GET /v1/x?n=%d- HTTP/1.1\r\nHost: site.example\r\n" + name.encode() + b": " + value + b"\r\nConnection: close\r\n\r\n"
+      for name in HEADERS_TO_SPOIL for value in SPOILT),
+    *(b"GET /v1/x?n=%d- HTTP/1.1\r\nHost: site.example\r\n" + lines.replace(b"%", b"%%") + b"\r\n" for lines in HEADS),
+    *(b"GET " + target + b" HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n" for target in TARGETS),
+    *LINES,
+)  # fmt: skip
+"""Requests that a gateway might pass on and botsieve refuse; each with a place for its number."""
+
+
 def test_no_client_can_make_its_request_escape(
-    gateway: Gateway, shared: Path, inference: Inference, tmp_path: Path
+    gateway: Gateway, shared: Path, inference: Inference, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What botsieve refuses to read makes the gateway's fail mode act, and that is open: nothing a client sends may do that."""
+    monkeypatch.setattr(http.client, "_MAXHEADERS", 1000)  # of the inference server
     odd = [
         *(("", {f"x-pad-{place}": "x" * 7000 for place in range(count)}) for count in (1, 2, 4, 6, 9, 12, 40)),
         *(("", headers) for headers in (
@@ -295,12 +388,14 @@ def test_no_client_can_make_its_request_escape(
         with gateway(tmp_path, service.port, inference.port) as port:
             for number, (path, headers) in enumerate(odd):
                 push(port, f"/v1/x?n={number}-{path}", headers)
+            for number, request in enumerate(RAW, len(odd)):
+                push_raw(port, request % number)
             time.sleep(0.5)
     pattern = re.compile(r"n=(\d+)-")
     reached = {int(found[1]) for _, path, _ in inference.seen if (found := pattern.search(path))}
     decided = {int(found[1]) for path in read_log([journal])["path"].to_pylist() if (found := pattern.search(path))}
     assert len(reached) > 10
-    assert reached <= decided, [odd[number] for number in reached - decided]
+    assert reached <= decided, [[*odd, *RAW][number] for number in sorted(reached - decided)]
 
 
 def test_envoy_over_grpc_reads_the_body_and_hears_of_a_stream_that_its_client_left(
