@@ -516,6 +516,10 @@ def tail(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The gateway's access log, in JSON.")],
     url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the service listens.")],
     once: Annotated[bool, typer.Option("--once", help="Send what is there, from the beginning, and stop.")] = False,
+    position: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--position", metavar="FILE", help="Keeps how far the log was sent; a later start goes on there."),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Tell a service how requests ended, from nginx's or Caddy's access log, as it is written.
@@ -524,4 +528,4 @@ def tail(
     """
     from classifier.cli.tailing import run
 
-    run(file, url, once, quiet)
+    run(file, url, once, quiet, position)

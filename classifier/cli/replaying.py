@@ -198,8 +198,11 @@ class Pace:
             self._sleep(wait)
 
 
+_ABOUT_CONTENT = (400, 404, 409, 410, 413, 422)
+
+
 class Unreachable(BotsieveError):  # noqa: N818 - what it is
-    """No answer came."""
+    """No answer came, or one that says nothing about what was sent (the token, the load, a failure): later it may be taken."""
 
 
 class Service:
@@ -238,8 +241,12 @@ class Service:
                 f"no answer from {self._url} ({type(error).__name__}); is botsieve serve running there?"
             ) from error
         if reply.status >= 300:
-            raise BotsieveError(f"{self._url}{path} answered {reply.status}: {_detail(content)}")
-        return msgspec.json.decode(content)
+            kind = BotsieveError if reply.status in _ABOUT_CONTENT else Unreachable
+            raise kind(f"{self._url}{path} answered {reply.status}: {_detail(content)}")
+        try:
+            return msgspec.json.decode(content)
+        except msgspec.DecodeError as error:
+            raise Unreachable(f"{self._url}{path} answered no JSON: no botsieve, or a proxy in front of it") from error
 
 
 def _detail(content: bytes) -> str:

@@ -1,11 +1,12 @@
 """`botsieve tail`: tells a service how requests ended, from a gateway's access log in JSON.
 
 Reads what the configurations of nginx, Caddy and Envoy in `serving/gateways/` write. A line without an id was not guarded and is
-skipped. The log may be rotated or truncated; while the service does not answer, lines wait in the file.
+skipped. The log may be rotated or truncated; while the service does not answer, or refuses the token, lines wait in the file.
 """
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from classifier.cli.files import check_spared, complete_or_nothing
 from classifier.cli.replaying import Service, Unreachable
 from classifier.cli.terminal import say
 from classifier.errors import BotsieveError, InputError
@@ -27,12 +29,13 @@ MAX_LINE = 1 << 20
 _IDS = ("botsieve_id", "x-botsieve-id", "x_botsieve_id")
 
 
-def run(path: Path, url: str, once: bool, quiet: bool) -> None:
-    """Follow the log, from its end on; with `once`, send all of it and stop."""
+def run(path: Path, url: str, once: bool, quiet: bool, position: Path | None = None) -> None:
+    """Follow the log, from its end on; with `once`, send all of it and stop. `position` keeps how far it was sent."""
     if not path.is_file():
         raise InputError(f"{path} is no file: name the access log that the gateway writes")
+    check_spared([position], [path])
     service = Service(url)
-    tail, log = Tail(service.post), Lines(path, from_start=once)
+    tail, log = Tail(service.post), Lines(path, from_start=once, position=position)
     try:
         for lines in log.read(once):
             tail.send(lines)
@@ -104,7 +107,7 @@ class Tail:
         self.counts: Counter[str] = Counter()
 
     def send(self, lines: list[bytes]) -> None:
-        """Send the completions of some lines; wait for a service that does not answer."""
+        """Send the completions of some lines; wait for a service that does not answer, or not about them."""
         found = []
         for line in lines:
             self.counts["read"] += 1
@@ -146,23 +149,38 @@ class Tail:
 class Lines:
     """Follows a file by its name, through rotation and truncation."""
 
-    def __init__(self, path: Path, *, from_start: bool) -> None:
-        self._path, self._rest = path, b""
-        self._file: BinaryIO = path.open("rb")
-        if not from_start:
+    def __init__(self, path: Path, *, from_start: bool, position: Path | None = None) -> None:
+        """Begin where `position` says, if there is such a file, and keep it. Raises InputError when it cannot be kept."""
+        self._path, self._rest, self._position = path, b"", position
+        kept = _kept(position)
+        self._file: BinaryIO = _with_inode(path, kept[0] if kept else None).open("rb")
+        status = os.fstat(self._file.fileno())
+        if kept and kept[0] == status.st_ino and kept[1] <= status.st_size:
+            self._file.seek(kept[1])
+        elif not kept and not from_start:
             self._file.seek(0, os.SEEK_END)
+        try:
+            self._keep()
+        except OSError as error:
+            self._file.close()
+            raise InputError(f"the position cannot be written to {position} ({error.strerror})") from error
 
     def read(self, once: bool, sleep: Callable[[float], None] = time.sleep) -> Iterator[list[bytes]]:
-        """Yield whole lines as they come; with `once`, until the file's end."""
+        """Yield whole lines as they come; with `once`, until the file's end. What was yielded is done with when it goes on."""
         try:
             while True:
                 if lines := self._new():
                     yield lines
+                    self._keep()
+                elif self._renewed():
+                    continue
                 elif once:
                     if self._rest:
-                        yield [self._rest]
+                        lines, self._rest = [self._rest], b""
+                        yield lines
+                        self._keep()
                     return
-                elif not self._renewed():
+                else:
                     sleep(POLL_S)
         finally:
             self._file.close()
@@ -184,12 +202,13 @@ class Lines:
         except FileNotFoundError:
             return False
         if (here.st_ino, here.st_dev) != (there.st_ino, there.st_dev):
-            if late := self._file.read():  # written between our last look and the rotation
-                self._rest += late
+            if self._file.read(1):  # written between our last look and the rotation
+                self._file.seek(-1, os.SEEK_CUR)
+                return True
             fresh = self._path.open("rb")
             self._file.close()
             self._file = fresh
-            if self._rest and not self._rest.endswith(b"\n"):
+            if self._rest:
                 self._rest += b"\n"
             return True
         if there.st_size < self._file.tell():
@@ -197,3 +216,33 @@ class Lines:
             self._rest = b""
             return True
         return False
+
+    def _keep(self) -> None:
+        if self._position is None:
+            return
+        told = {"inode": os.fstat(self._file.fileno()).st_ino, "offset": self._file.tell() - len(self._rest)}
+        with complete_or_nothing(self._position) as partial:
+            partial.write_text(json.dumps(told), encoding="utf-8")
+
+
+def _kept(position: Path | None) -> tuple[int, int] | None:
+    """Return inode and offset out of a position file, None without one."""
+    if position is None or not position.exists():
+        return None
+    try:
+        told = json.loads(position.read_bytes())
+        inode, offset = told["inode"], told["offset"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{position} holds no position: name another file, or remove it") from error
+    if type(inode) is not int or type(offset) is not int or offset < 0:
+        raise InputError(f"{position} holds no position: name another file, or remove it")
+    return inode, offset
+
+
+def _with_inode(path: Path, inode: int | None) -> Path:
+    """Return the file that was read last: the log, or a rotated one beside it; the log where that is gone."""
+    if inode is not None and path.stat().st_ino != inode:
+        for beside in path.parent.glob(glob.escape(path.name) + "?*"):
+            if beside.is_file() and beside.stat().st_ino == inode:
+                return beside
+    return path
