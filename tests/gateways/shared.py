@@ -7,6 +7,7 @@ import http.client
 import json
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -42,6 +43,21 @@ GRPC_BELOW = 8000
 MOST = 60
 """Requests of each of the clients that go through the gateway."""
 RECORDED = 'botsieve_completions_total{result="recorded"}'
+
+
+SEARCH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin"])
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test that needs what is not there; fail in CI, which would be green without having tested it."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"{what} is not installed", pytrace=False)
+    pytest.skip(f"{what} is not installed")
+
+
+def installed(program: str) -> str:
+    """Return where a program is."""
+    return shutil.which(program, path=SEARCH) or missing(program)
 
 
 def free_port() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,10 @@ import pytest
 from msgspec.structs import replace
 
 from classifier.model.bundle import load_bundle, write_bundle
-from tests.gateways.shared import Inference, Running
-from tests.gateways.test_proxies import ALL, SEARCH
+from tests.gateways.shared import Inference, Running, installed, missing
+from tests.gateways.test_proxies import ALL
 
-CHROMIUM = shutil.which("chromium", path=SEARCH)
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
-    pytest.mark.skipif(shutil.which("nginx", path=SEARCH) is None, reason="nginx is not installed"),
-]
+pytestmark = pytest.mark.slow
 
 SHOTS = os.environ.get("BOTSIEVE_TEST_SHOTS")
 """Folder for pictures of what a person sees."""
@@ -28,9 +22,13 @@ SHOTS = os.environ.get("BOTSIEVE_TEST_SHOTS")
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
+    chromium = installed("chromium")
+    try:
+        from playwright import sync_api
+    except ImportError:
+        missing("playwright")
     with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        found = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         yield found
         found.close()
 
@@ -41,6 +39,7 @@ def site(shared: Path, inference: Inference, tmp_path: Path) -> Iterator[str]:
 
     The demo's model finds nothing about a browser that comes once; here its legitimate traffic is said to look better still.
     """
+    installed("nginx")
     bundle = load_bundle(shared / "bundle")
     curve = {
         "rows": 10_000,

@@ -24,6 +24,7 @@ from tests.gateways.shared import (
     drive,
     eventually,
     free_port,
+    missing,
     program,
     replaced,
     told_of,
@@ -33,12 +34,14 @@ LITELLM = os.environ.get("BOTSIEVE_TEST_LITELLM") or shutil.which("litellm")
 PASSING = ("person", "sdk_batch", "prompt_extraction")
 GATEWAYS = Path(__file__).parents[2] / "serving" / "gateways"
 CHAT = "/v1/chat/completions"
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        not (LITELLM and Path(LITELLM).exists()), reason="litellm is not installed: make test-slow does it"
-    ),
-]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def _installed() -> None:
+    if not (LITELLM and Path(LITELLM).exists()):
+        missing("litellm (make test-slow installs it)")
+
 
 # What a test adds: keys that are accounts, without a database; and the time of a simulated request.
 OURS = """

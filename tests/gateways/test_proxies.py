@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-import os
 import re
-import shutil
 import socket
 import socketserver
-import sys
 import threading
 import time
 from collections import Counter
@@ -36,12 +33,12 @@ from tests.gateways.shared import (
     ask,
     drive,
     free_port,
+    installed,
     program,
     replaced,
     told,
 )
 
-SEARCH = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", ""), "/usr/sbin"])
 GATEWAYS = Path(__file__).parents[2] / "serving" / "gateways"
 
 
@@ -72,8 +69,7 @@ class Gateway:
     @contextmanager
     def __call__(self, folder: Path, service: int, inference: int, *, closed: bool = False) -> Iterator[int]:
         """Run it until the end of the block; yield the port that it listens on."""
-        found, port = shutil.which(self.program, path=SEARCH), free_port()
-        assert found is not None
+        found, port = installed(self.program), free_port()
         text = self.change((GATEWAYS / self.file).read_text(), folder, closed)
         numbers = ((self.port, port), (self.service, service), (self.inference, inference))
         for (old, new), number in [(change, number) for change, number in numbers]:
@@ -165,8 +161,7 @@ ALL = (
 @pytest.fixture(params=ALL, ids=lambda gateway: gateway.name)
 def gateway(request: pytest.FixtureRequest) -> Gateway:
     chosen: Gateway = request.param
-    if shutil.which(chosen.program, path=SEARCH) is None:
-        pytest.skip(f"{chosen.program} is not installed")
+    installed(chosen.program)
     return chosen
 
 
@@ -415,8 +410,7 @@ def test_envoy_over_grpc_reads_the_body_and_hears_of_a_stream_that_its_client_le
     shared: Path, inference: Inference, tmp_path: Path
 ) -> None:
     gateway = next(one for one in ALL if one.name == "envoy-grpc")
-    if shutil.which(gateway.program, path=SEARCH) is None:
-        pytest.skip(f"{gateway.program} is not installed")
+    installed(gateway.program)
     inference.pause_s = 0.3
     journal = tmp_path / "journal"
     running = Running(tmp_path, shared / "bundle", **settings(gateway), mode="shadow", clock="server", journal=journal)

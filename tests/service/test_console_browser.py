@@ -20,10 +20,10 @@ import pytest
 
 from classifier.events import MICROSECONDS
 from tests.gateways.shared import TOKEN, Running, eventually, shared
-from tests.gateways.test_browser import CHROMIUM, SHOTS, browser
+from tests.gateways.test_browser import SHOTS, browser
 
 __all__ = ["browser", "shared"]
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
+pytestmark = pytest.mark.slow
 
 CALM_S, ATTACK_S, SPEED = 2400.0, 780.0, 30.0
 """s of the log before the attack, and of the attack, which is replayed so many times as fast."""
