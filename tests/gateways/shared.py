@@ -146,7 +146,10 @@ class Inference:
     @property
     def asked(self) -> int:
         """Requests of clients; LiteLLM asks for the list of models by itself."""
-        return sum(path != "/v1/models" for _, path, _ in self.seen)
+        return sum(
+            not (path == "/v1/models" and headers.get("user-agent", "").startswith("litellm"))
+            for _, path, headers in self.seen
+        )
 
 
 @pytest.fixture
