@@ -32,9 +32,11 @@ from classifier.features.prepare import Events
 from classifier.features.spec import spec_hash
 from serving.disk import sync
 
-FORMAT = 2
+FORMAT = 3
 STEP = 512
 """Slots of a piece: less than half a MiB to copy between two requests."""
+PENDING = 2048
+"""Requests in flight of a piece."""
 NEWEST, PREVIOUS = "state.snapshot", "state.previous"
 ASIDE, PARTIAL = ".aside", ".partial"
 _DIGEST = 32
@@ -72,10 +74,11 @@ def pieces(engine: Engine, key_check: int, written: float, runs: Callable[[], di
             if len(used):
                 head = np.array([number, len(used), *used.tolist()], "<i8")
                 yield head.tobytes() + tags[used].tobytes() + table[used].tobytes()
-    serials, events = engine.pending()
-    yield np.array([-1, len(serials)], "<i8").tobytes() + b"".join(
-        part.tobytes() for part in (serials, events.time, events.end, events.hashes, events.values)
-    )
+    for serials, events in engine.pending_parts(PENDING):
+        yield np.array([-1, len(serials)], "<i8").tobytes() + b"".join(
+            part.tobytes() for part in (serials, events.time, events.end, events.hashes, events.values)
+        )
+    yield np.array([-2, 0], "<i8").tobytes()
     assert engine.start is not None
     yield json.dumps([engine.start, engine.clock, engine.arrivals, written, runs()]).encode() + b"\n"
 
@@ -195,11 +198,15 @@ def read(path: Path, tables: Tables, key_check: int, pending_limit: int) -> tupl
         _check_fit(source.line(), _fits(tables, key_check))
         engine = Engine(tables, pending_limit=pending_limit)
         own, own_tags, group, group_tags = engine.arrays
+        pending: list[tuple[npt.NDArray[Any], ...]] = []
         while True:
             number, count = source.array(2, "<i8").tolist()
-            if number < 0:
+            if number == -2:
                 break
-            if number > 1 or not 0 < count <= STEP:
+            if number == -1:
+                pending.append(_pending(source, count))
+                continue
+            if not 0 <= number <= 1 or not 0 < count <= STEP:
                 raise UnusableError("it is damaged")
             table, tags = ((own, own_tags), (group, group_tags))[number]
             slots = source.array(count, "<i8")
@@ -207,9 +214,10 @@ def read(path: Path, tables: Tables, key_check: int, pending_limit: int) -> tupl
                 raise UnusableError("it is damaged")
             tags[slots] = source.array(count, "<u8")
             table[slots] = source.array(count * table.shape[1], "<f8").reshape(count, -1)
-        serials, events = _pending(source, count)
         clock = _clock(source.line())
         source.check()
+    serials, time, end, hashes, values = map(np.concatenate, zip(*pending, strict=True)) if pending else _NOBODY
+    events = Events(time, end, hashes, values, np.arange(len(serials)))
     engine.resume(clock.start, clock.clock, clock.arrivals, serials, events)
     return engine, clock
 
@@ -235,11 +243,19 @@ def _clock(fields: Any) -> Clock:
         raise UnusableError("it is damaged") from error
 
 
-def _pending(source: _Source, count: int) -> tuple[npt.NDArray[np.int64], Events]:
+def _pending(source: _Source, count: int) -> tuple[npt.NDArray[Any], ...]:
+    """Return serial numbers, times, ends, hashes and values of arrivals in flight."""
+    if not 0 <= count <= PENDING:
+        raise UnusableError("it is damaged")
     serials, time, end = (source.array(count, "<i8") for _ in range(3))
     hashes = source.array(count * at.HASHES, "<u8").reshape(count, at.HASHES)
     values = source.array(count * at.VALUES, "<f4").reshape(count, at.VALUES)
-    return serials, Events(time, end, hashes, values, np.arange(count))
+    return serials, time, end, hashes, values
+
+
+_NOBODY: tuple[npt.NDArray[Any], ...] = (
+    *(np.zeros(0, np.int64) for _ in range(3)), np.zeros((0, at.HASHES), np.uint64), np.zeros((0, at.VALUES), np.float32)
+)  # fmt: skip
 
 
 class _Source:

@@ -49,9 +49,9 @@ def agent_class(user_agent: str | None) -> int:
         return MISSING
     text = user_agent[:_LONGEST]
     bots, libraries = _patterns()
-    if libraries.search(text.lower()):
+    if libraries.search(text.lower().encode()):  # of bytes RE2 needs no positions counted
         return CLIENT_LIBRARY
-    if bots.search(text):
+    if bots.search(text.encode()):
         return DECLARED_BOT
     if text.startswith(("Mozilla/", "Opera/")):
         return BROWSER

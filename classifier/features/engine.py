@@ -10,7 +10,7 @@ engine.complete(serial, time, values)
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -272,6 +272,10 @@ class Engine:
         """Return the serial numbers of the arrivals in flight, ascending int64[n], and their events."""
         return self._flight.all()
 
+    def pending_parts(self, most: int) -> Iterator[tuple[npt.NDArray[np.int64], Events]]:
+        """Yield the same in parts of at most `most`; the engine may move between two of them, and who has ended is left out."""
+        return self._flight.parts(most)
+
     def resume(self, start: float, clock: float, arrivals: int, serials: npt.NDArray[np.int64], events: Events) -> None:
         """Go on from tables that were filled from a copy of `arrays`, with these arrivals in flight (`pending`).
 
@@ -287,8 +291,7 @@ class Engine:
     def forget(self, entity: str, key: int) -> bool:
         """Remove a profile by the keyed hash; False if it is unknown. Its requests in flight expire at once."""
         kind = ENTITIES.index(entity)
-        serials, events = self._flight.all()
-        for serial in serials[events.hashes[:, kind] == np.uint64(key)].tolist():
+        for serial in self._flight.of_key(kind, key):
             self._end_early(self.clock, serial)
         slot = self._slot(kind, key)
         if slot < 0:

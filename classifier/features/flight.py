@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -63,9 +65,22 @@ class Flight:
             self._free.append(row)
         return row
 
+    def of_key(self, place: int, key: int) -> list[int]:
+        """Return the serial numbers, ascending, of the arrivals that have this hash at a place."""
+        rows = np.flatnonzero(self.hashes[: self._fresh, place] == np.uint64(key))
+        return sorted(serial for row in rows if self._row_of.get(serial := int(self.serials[row])) == row)
+
     def all(self) -> tuple[npt.NDArray[np.int64], Events]:
         """Return the serial numbers of all, ascending int64[n], and their events."""
+        return self._these(sorted(self._row_of))
+
+    def parts(self, most: int) -> Iterator[tuple[npt.NDArray[np.int64], Events]]:
+        """Yield the same in parts of at most so many, ascending: those that are in flight now and still are by their turn."""
         serials = sorted(self._row_of)
+        for first in range(0, len(serials), most):
+            yield self._these([serial for serial in serials[first : first + most] if serial in self._row_of])
+
+    def _these(self, serials: list[int]) -> tuple[npt.NDArray[np.int64], Events]:
         rows = [self._row_of[serial] for serial in serials]
         time = self.time[rows]
         events = Events(time, time.copy(), self.hashes[rows], self.values[rows], np.arange(len(rows)))

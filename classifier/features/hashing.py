@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 from functools import cache
 from hashlib import blake2b
 from typing import Any
@@ -75,8 +76,7 @@ class Hasher:
         self._key = np.frombuffer(
             blake2b(domain.encode(), digest_size=16, key=blake2b(secret).digest()).digest(), np.uint8
         ).copy()
-        self._out = np.zeros(1, np.uint64)
-        self._start, self._stop = np.zeros(1, np.int64), np.zeros(1, np.int64)
+        self._key_bytes = self._key.tobytes()
 
     def of_column(self, column: pa.Array) -> Hashes:
         """Hash a string column: uint64[n], 0 where null."""
@@ -98,7 +98,6 @@ class Hasher:
 
     def of_bytes(self, data: bytes) -> int:
         """Hash one run of bytes."""
-        self._out[0] = 0
-        self._stop[0] = len(data)
-        _hash_spans()(np.frombuffer(data or b"\0", np.uint8), self._start, self._stop, self._key, self._out)
-        return int(self._out[0])
+        out = _sodium.ffi.new("unsigned char[8]")
+        _sodium.lib.crypto_shorthash_siphash24(out, data, len(data), self._key_bytes)
+        return int.from_bytes(_sodium.ffi.buffer(out), sys.byteorder) or 1

@@ -62,6 +62,6 @@ def path_traits(path: str) -> PathTraits:
         length=len(bare),
         query=bool(mark),
         asset=ending in ASSETS,
-        probe=_probes().search(path[:_LONGEST].lower()) is not None,
+        probe=_probes().search(path[:_LONGEST].lower().encode()) is not None,
         template="/" + "/".join(_fold(segment) for segment in segments),
     )

@@ -7,9 +7,13 @@ pseudonym of a log that was made anonymous) is kept in lower case: such logs are
 from __future__ import annotations
 
 import ipaddress
+import re
+import socket
 from functools import lru_cache
 
 MAX_LENGTH = 255
+_BLANK = re.compile(r"[\x00-\x20\x7f]")
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 @lru_cache(maxsize=65_536)
@@ -20,10 +24,18 @@ def client_address(text: str) -> str:
     """
     if not text:
         raise ValueError("ip, method and path must not be empty")
-    if len(text) > MAX_LENGTH or any(c <= " " or c == "\x7f" for c in text):
+    if len(text) > MAX_LENGTH or _BLANK.search(text):
         raise ValueError("ip is no address: it has blanks or more than 255 characters")
     if ":" not in text:
         return text.lower()
+    try:
+        packed = socket.inet_pton(socket.AF_INET6, text)
+        if packed.startswith(_MAPPED):
+            return socket.inet_ntop(socket.AF_INET, packed[12:])
+        if any(packed[:12]):  # a system may write what has only zeros there as if it were IPv4
+            return socket.inet_ntop(socket.AF_INET6, packed)
+    except OSError:
+        pass  # it may have a zone
     try:
         address = ipaddress.IPv6Address(text)
     except ValueError:

@@ -2,8 +2,9 @@
 
 Smaller by default, since every key is a request over HTTP: 20,000 clients make six requests each, then 200,000 keys come once
 to three times; the tables are made for twice the clients, as in process. Profiles are compared between two snapshots. Then
-single decisions are timed on a connection of their own while wrk sends lists of 64 without a pause on another: of known
-clients, of fresh keys, and of known clients while snapshots are written.
+single decisions are timed on a connection of their own while wrk sends requests on others, of known clients, of fresh keys, and
+of known clients while snapshots are written: first single ones, so many a second; then lists of 64 on one connection without a
+pause, where whoever asks meanwhile waits for a whole list.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from tests.benchmarks.bench_serving import free_port, serving, wrk
 KEY, TOKEN = "a secret of the benchmark", "a token of the benchmark"
 START, LIST, LONG = 1_700_000_000, 64, 1_000
 SECONDS = 8.0
+CONNECTIONS, WAIT_MS = 16, 12.0
+"""Of the single requests: each connection waits so long between two, in the mean."""
 
 
 def event(number: int, fresh: bool, moment: float) -> dict[str, object]:
@@ -117,40 +120,55 @@ def run(bundle: Path, folder: Path, clients: int, keys: int) -> None:
         )  # fmt: skip
 
         known, flood = folder / "known.jsonl", folder / "flood.jsonl"
-        places = np.split(rng.integers(clients, size=400 * LIST), 400)
-        write_lists(known, places, False, caller.now)
-        write_lists(flood, np.split(keys + np.arange(4_000 * LIST), 4_000), True, caller.now)
-
-        def timed(lists: Path, meanwhile: Callable[[], None] | None = None) -> np.ndarray:
-            return alongside(port, lists, caller, clients, cores[-1], meanwhile)
-
-        timed(known)
-        calm, flooded = timed(known), timed(flood)
         writer = Caller(port)
         writer.now = caller.now
-        saved = timed(known, writer.snapshot)
-        for what, found in (("known clients", calm), ("fresh keys", flooded), ("known clients, snapshots", saved)):
-            median, high = np.median(found) * 1e3, np.quantile(found, 0.99) * 1e3
-            print(
-                f"{len(found):,} decisions beside lists of {what}: median {median:.2f} ms, 99th percentile {high:.2f}"
-                f" ms, {high / (np.quantile(calm, 0.99) * 1e3):.2f} times", flush=True,
-            )  # fmt: skip
+        for together, what in ((1, "single requests"), (LIST, f"lists of {LIST}")):
+            n = 256_000 // together
+            write_lists(known, rng.integers(clients, size=(n // 10, together)), False, caller.now)
+            write_lists(flood, keys + np.arange(n * together).reshape(n, together), True, caller.now)
+            keys += n * together
+
+            def timed(bodies: Path, meanwhile: Callable[[], None] | None = None) -> tuple[np.ndarray, float]:
+                return alongside(port, bodies, caller, clients, cores[-1], together, meanwhile)  # noqa: B023
+
+            timed(known)
+            runs = {"known clients": timed(known), "fresh keys": timed(flood)}
+            runs["known clients, snapshots"] = timed(known, writer.snapshot)
+            calm = np.quantile(runs["known clients"][0], 0.99)
+            for who, (found, rate) in runs.items():
+                median, high = np.median(found), np.quantile(found, 0.99)
+                print(
+                    f"{len(found):,} decisions beside {rate:,.0f} {what} a second of {who}: median {1e3 * median:.2f} ms,"
+                    f" 99th percentile {1e3 * high:.2f} ms, {high / calm:.2f} times", flush=True,
+                )  # fmt: skip
         print(memory())
 
 
-def write_lists(file: Path, lists: list[np.ndarray], fresh: bool, moment: float) -> None:
-    """Write lists of requests, one a line, as wrk sends them."""
-    file.write_text("".join(json.dumps([event(n, fresh, moment) for n in part.tolist()]) + "\n" for part in lists))
+def write_lists(file: Path, lists: np.ndarray, fresh: bool, moment: float) -> None:
+    """Write lists of requests, int64[n, together], one a line, as wrk sends them; single ones where one is together."""
+    with file.open("w") as out:
+        for part in lists.tolist():
+            events = [event(n, fresh, moment) for n in part]
+            out.write(json.dumps(events if len(events) > 1 else events[0]) + "\n")
 
 
 def alongside(
-    port: int, lists: Path, caller: Caller, clients: int, core: int, meanwhile: Callable[[], None] | None
-) -> np.ndarray:
-    """Return the seconds that single decisions took, float64[n], while wrk sent lists and `meanwhile` was done all the time."""
-    over, rng, found = threading.Event(), np.random.default_rng(1), []
+    port: int,
+    bodies: Path,
+    caller: Caller,
+    clients: int,
+    core: int,
+    together: int,
+    meanwhile: Callable[[], None] | None,
+) -> tuple[np.ndarray, float]:
+    """Return the seconds that single decisions took, float64[n], while wrk sent `bodies` and `meanwhile` was done all the
+    time; and how many of them wrk sent a second."""
+    over, rng, found, sent = threading.Event(), np.random.default_rng(1), [], []
+    alone = together == 1
 
     def load() -> None:
-        wrk(port, "/v1/decide/batch", lists, SECONDS, core, connections=1, token=TOKEN)
+        path, connections, wait_ms = ("/v1/decide", CONNECTIONS, WAIT_MS) if alone else ("/v1/decide/batch", 1, 0.0)
+        sent.append(wrk(port, path, bodies, SECONDS, core, connections=connections, wait_ms=wait_ms, token=TOKEN)[0])
         over.set()
 
     def keep_on() -> None:
@@ -166,6 +184,7 @@ def alongside(
         begin = time.perf_counter()
         caller.post("/v1/decide", asked)
         found.append(time.perf_counter() - begin)
+        time.sleep(0.002 if alone else 0.0)
     for thread in threads:
         thread.join()
-    return np.array(found)
+    return np.array(found), sent[0]
