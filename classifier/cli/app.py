@@ -512,6 +512,21 @@ def forget(
 
 
 @app.command()
+def reload(
+    bundle: Annotated[str, typer.Argument(metavar="DIR|models:/NAME@ALIAS", help="A bundle, or its registered name.")],
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the service listens.")],
+    registry: Registry = Path("mlruns"),
+) -> None:
+    """Let a running service decide by another bundle, without dropping a request (the token comes from `BOTSIEVE_TOKEN`).
+
+    Example: `botsieve reload models:/botsieve@champion --url http://127.0.0.1:8460`
+    """
+    from classifier.cli.reloading import run
+
+    run(bundle, url, registry)
+
+
+@app.command()
 def tail(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The gateway's access log, in JSON.")],
     url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the service listens.")],

@@ -68,6 +68,17 @@ def test_no_request_is_dropped_while_models_change(judge: Judge, tmp_path: Path)
             assert status == 200, told
             champions.append(told["champion"]["bundle"])
         assert call(admin, "/v1/model/rollback", {})[0] == 200
+        by_hand = [
+            sys.executable,
+            "-m",
+            "classifier",
+            "reload",
+            str(judge.bundle.path),
+            "--url",
+            f"http://127.0.0.1:{port}",
+        ]
+        subprocess.run(by_hand, check=True, env={**os.environ, "BOTSIEVE_TOKEN": TOKEN})
+        assert call(admin, "/v1/model")[1]["champion"]["bundle"] == champions[1]
         time.sleep(0.2)
         stop.set()
         for thread in threads:
