@@ -95,7 +95,7 @@ class Forwarded:
         if name == "x-forwarded-for":
             address = self._last_untrusted(",".join(values).split(","))
         else:
-            address = _parsed(values[0].strip()) if len(values) == 1 else None
+            address = _parsed(values[0].strip()[:LONGEST_ADDRESS]) if len(values) == 1 else None
         if address is None:
             raise Problem(500, "gateway_address", f"the gateway must send the client's address in {name}, once")
         return client_address(str(address))
@@ -104,7 +104,7 @@ class Forwarded:
         """Return the newest hop that is no trusted proxy: what stands before it, the client may have written itself."""
         address = None
         for hop in reversed(hops):
-            address = _parsed(hop.strip())
+            address = _parsed(hop.strip()[:LONGEST_ADDRESS])
             if address is None or not _within(address, self._networks):
                 return address
         return address
@@ -251,6 +251,10 @@ def _number(text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         return None
+
+
+LONGEST_ADDRESS = 128
+"""Characters of an address that are looked at, brackets, zone and port included: what is remembered has a bound."""
 
 
 @lru_cache(maxsize=65_536)

@@ -449,16 +449,11 @@ class Preparer:
 
     def described(self, event: Event) -> Described:
         """Return what `gathered` turns into a row: time in µs, hashes, numbers of the request."""
-        path, agent, account, model = event.path, event.user_agent or "", event.account or "", event.model or ""
-        credential, fingerprint = event.credential or "", event.fingerprint or ""
-        length = len(path) + len(agent) + len(account) + len(model) + len(credential) + len(fingerprint) + len(event.ip)
-        says, time, hashes = (
-            self._kept if length <= LONGEST_KEPT else self._plain,
-            microseconds(event.time),
-            [0] * at.HASHES,
-        )
+        texts = event.ip, event.path, event.user_agent, event.account, event.credential, event.fingerprint, event.model
+        says = self._kept if sum(map(len, filter(None, texts))) <= LONGEST_KEPT else self._plain
+        time, hashes = microseconds(event.time), [0] * at.HASHES
         hashes[at.H_ADDRESS], hashes[at.H_NETWORK] = says.ip(event.ip)
-        hashes[at.H_PATH], template, path_numbers = says.path(path)
+        hashes[at.H_PATH], template, path_numbers = says.path(event.path)
         agent_key, agent_number = says.agent(event.user_agent)
         hashes[at.H_CLIENT] = says.account(event.account) or hashes[at.H_ADDRESS]
         hashes[at.H_CREDENTIAL], hashes[at.H_MODEL] = says.credential(event.credential), says.model(event.model)

@@ -16,7 +16,8 @@ import pytest
 from classifier.model.judge import Judge
 from serving.app import Service
 from serving.batching import MOST_CALLS, TRUST_AFTER_S, Batcher
-from serving.gate import Judged, LiveEvent
+from serving.gate import Answer, Judged, LiveEvent
+from serving.settings import FailMode
 from tests.service.served import (  # noqa: F401
     START,
     Moment,
@@ -39,10 +40,20 @@ def scored(app: Service, raw: float, times: list[int] | None = None) -> None:
     def fixed(arrivals: Any) -> Judged:
         if times is not None:
             times.append(len(arrivals))
-        n = len(arrivals)
-        return Judged(np.full(n, raw, np.float32), np.full(n, 0.4, np.float32), ["rate"] * n, [None] * n)
+        return replace(judged(arrivals, raw), reasons=["rate"] * len(arrivals))
 
     app.batcher._judge = fixed
+
+
+def judged(arrivals: Any, raw: float = -9.0) -> Judged:
+    """Give every row the same scores."""
+    n = len(arrivals)
+    return Judged(np.full(n, raw, np.float32), np.full(n, 0.4, np.float32), [None] * n, [None] * n)
+
+
+async def ask(app: Service, batcher: Batcher) -> Answer:
+    """Ask about a request."""
+    return (await batcher.submit(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")])))[0]
 
 
 def of(judge: Judge, name: str) -> float:  # noqa: F811
@@ -142,22 +153,22 @@ def test_a_service_whose_fail_mode_answers_everything_is_not_ready(judge: Judge)
         now.seconds += seconds
         return int(client.get("/readyz").status_code)
 
-    def ask() -> Any:
+    def failed() -> Any:
         return post(client, "/v1/decide", event()).json()
 
     app.batcher._judge = lambda arrivals: 1 / 0
-    assert ask()["failed"] == "open"
+    assert failed()["failed"] == "open"
     assert ready(9.0) == 200
     assert ready(5.0) == 200  # asked once, and long ago
-    ask()
+    failed()
     assert ready(0.0) == 503
     assert client.get("/readyz").json()["reason"] == "failing"
     assert client.get("/healthz").status_code == 200
     assert ready(11.0) == 200  # nobody has asked since, and somebody should try
-    ask()
+    failed()
     assert ready(0.0) == 503
     app.batcher._judge = scorer
-    assert "failed" not in ask()
+    assert "failed" not in failed()
     assert ready(0.0) == 200
 
 
@@ -206,16 +217,13 @@ def test_a_request_that_cannot_arrive_is_told_so_and_the_rest_goes_on(
     arrive = app.gate.arrive_all
     monkeypatch.setattr(app.gate, "arrive_all", Mock(side_effect=[MemoryError("no room"), DEFAULT], wraps=arrive))
 
-    async def ask() -> Any:
-        return await app.batcher.submit(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")]))
-
     async def story() -> Any:
         with pytest.raises(MemoryError, match="no room"):
-            await ask()
+            await ask(app, app.batcher)
         assert app.batcher.in_flight == 0
-        return await ask()
+        return await ask(app, app.batcher)
 
-    assert len(asyncio.run(story())) == 1
+    assert asyncio.run(story()).failed is None
     assert app.batcher.in_flight == 0
 
 
@@ -226,22 +234,18 @@ def test_after_a_late_call_the_scorer_runs_aside_until_it_is_trusted_again(judge
 
     def slowly(arrivals: Any) -> Judged:
         now[0] += slow[0]
-        n = len(arrivals)
-        return Judged(np.full(n, -9, np.float32), np.zeros(n, np.float32), [None] * n, [None] * n)
+        return judged(arrivals)
 
     batcher = Batcher(app.gate, 0.5, clock=lambda: now[0], judge=slowly)
 
-    async def ask() -> Any:
-        return (await batcher.submit(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")])))[0]
-
     async def story() -> list[Any]:
-        told = [(await ask()).failed]
+        told = [(await ask(app, batcher)).failed]
         slow[0] = 0.0
-        told.append((await ask()).failed)
+        told.append((await ask(app, batcher)).failed)
         told.append(batcher._thread is not None)
         now[0] += TRUST_AFTER_S + 1
         batcher._thread = None
-        told.append((await ask()).failed)
+        told.append((await ask(app, batcher)).failed)
         told.append(batcher._thread is None)
         return told
 
@@ -260,21 +264,20 @@ def test_aside_requests_wait_in_line_and_only_a_late_call_prolongs_the_distrust(
             now[0] += 1.0
         if len(begun) == 2:
             hold.wait(10)
-        n = len(arrivals)
-        return Judged(np.full(n, -9, np.float32), np.zeros(n, np.float32), [None] * n, [None] * n)
+        return judged(arrivals)
 
     batcher = Batcher(app.gate, 0.5, clock=lambda: now[0], judge=scores)
 
-    async def ask() -> Any:
-        return (await batcher.submit(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")])))[0].failed
+    async def failed() -> FailMode | None:
+        return (await ask(app, batcher)).failed
 
     async def story() -> None:
-        assert await ask() == "open"  # here, and late
+        assert await failed() == "open"  # here, and late
         distrust = batcher._suspect_until
-        first = asyncio.ensure_future(ask())
+        first = asyncio.ensure_future(failed())
         while len(begun) < 2:
             await asyncio.sleep(0)
-        second = asyncio.ensure_future(ask())
+        second = asyncio.ensure_future(failed())
         await asyncio.sleep(0.01)  # it meets a thread that works
         hold.set()
         assert await asyncio.gather(first, second) == [None, None]
@@ -294,18 +297,17 @@ def test_a_scorer_that_hangs_holds_up_nobody_and_is_not_called_here(judge: Judge
         now[0] += 1.0
         if len(begun) > 1:
             release.wait(30)
-        n = len(arrivals)
-        return Judged(np.full(n, -9, np.float32), np.zeros(n, np.float32), [None] * n, [None] * n)
+        return judged(arrivals)
 
     batcher = Batcher(app.gate, 0.02, clock=lambda: now[0], judge=scores)
 
-    async def ask() -> Any:
-        return (await batcher.submit(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")])))[0].failed
+    async def failed() -> FailMode | None:
+        return (await ask(app, batcher)).failed
 
     async def story() -> None:
-        assert [await ask(), await ask(), await ask()] == ["open"] * 3
+        assert [await failed(), await failed(), await failed()] == ["open"] * 3
         now[0] += 2 * TRUST_AFTER_S  # the minute is over, and it still hangs
-        assert await asyncio.gather(*(ask() for _ in range(5))) == ["open"] * 5
+        assert await asyncio.gather(*(failed() for _ in range(5))) == ["open"] * 5
         assert len(begun) == 2  # none of them was begun here, and those in line were taken out of it
         assert len(batcher._calls) <= 1 + MOST_CALLS
         release.set()
@@ -318,9 +320,9 @@ def test_a_scorer_that_hangs_holds_up_nobody_and_is_not_called_here(judge: Judge
 def test_what_one_model_scored_is_not_decided_by_the_thresholds_of_another(judge: Judge) -> None:  # noqa: F811
     app = service(judge)
     arrivals = app.gate.arrive_all(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")]))
-    judged = app.gate.judge(arrivals)
-    wrong = replace(judged, raw=judged.raw + np.float32(50), by=copy(judge))
-    assert app.gate.answer(arrivals, wrong)[0].raw == judged.raw[0]
+    found = app.gate.judge(arrivals)
+    wrong = replace(found, raw=found.raw + np.float32(50), by=copy(judge))
+    assert app.gate.answer(arrivals, wrong)[0].raw == found.raw[0]
 
 
 @pytest.mark.parametrize(("decision", "status"), [("allow", 200), ("challenge", 401), ("block", 403)])

@@ -25,6 +25,7 @@ from classifier.features.hashing import SECRET_VARIABLE
 from classifier.model.judge import Judge
 from serving import disk
 from serving.app import Service, create_app
+from serving.keeping import Keeper
 from serving.settings import Settings
 from serving.snapshot import NEWEST, PREVIOUS, Snapshots, Writer
 from tests.service.served import SECRET, START, Moment, bundle, client_of, event, judge, post  # noqa: F401
@@ -49,6 +50,14 @@ def decide(app: Service, seconds: float, client: int) -> dict[str, Any]:
 def completed(app: Service, id: str) -> str:
     answer = post(client_of(app), "/v1/complete", {"id": id, "status": 200, "duration": 1.0, "output_tokens": 9})
     return str(answer.json().get("result", answer.json().get("reason")))
+
+
+def seen(judge: Judge, state: Path) -> tuple[Service, Keeper]:  # noqa: F811
+    """Return a service that has seen a request, and its keeper."""
+    app = started(judge, state)
+    decide(app, 0.0, 1)
+    assert app.keeper is not None
+    return app, app.keeper
 
 
 def test_a_restart_changes_no_score(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
@@ -89,21 +98,19 @@ def test_a_snapshot_between_requests_is_counted_and_a_full_disk_too(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    app = started(judge, tmp_path)
-    decide(app, 0.0, 1)
-    assert app.keeper is not None
-    asyncio.run(app.keeper.write())
+    app, keeper = seen(judge, tmp_path)
+    asyncio.run(keeper.write())
     before = (tmp_path / NEWEST).read_bytes()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("serving.snapshot.os.fsync", full)
-    asyncio.run(app.keeper.write())
-    app.keeper.save()
+    asyncio.run(keeper.write())
+    keeper.save()
     assert app.gate.tallies.snapshots == {"written": 1, "failed": 2}
     assert (tmp_path / NEWEST).read_bytes() == before
-    assert app.keeper.age() == 0.0
+    assert keeper.age() == 0.0
     assert decide(app, 1.0, 1)["score"]
     metrics = client_of(app).get("/metrics").text
     assert 'botsieve_snapshots_total{result="failed"} 2.0' in metrics
@@ -114,10 +121,7 @@ def test_stopping_waits_for_the_snapshot_that_is_being_written(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    app = started(judge, tmp_path)
-    decide(app, 0.0, 1)
-    keeper = app.keeper
-    assert keeper is not None
+    app, keeper = seen(judge, tmp_path)
     reached, go_on = threading.Event(), threading.Event()
     finish = Writer.finish
 
@@ -155,10 +159,8 @@ def test_from_the_beginning_of_a_snapshot_to_the_end_of_the_next_the_interval_pa
     interval: float,
     told: bool,
 ) -> None:
-    app = started(judge, tmp_path)
-    decide(app, 0.0, 1)
-    keeper, pieces = app.keeper, 3
-    assert keeper is not None
+    _, keeper = seen(judge, tmp_path)
+    pieces = 3
     monkeypatch.setattr("serving.keeping.PAUSE_S", 0.1)  # a snapshot takes 0.3 s and more
     began, ended = [time.monotonic()], []
     begin, finish = Writer.__init__, Writer.finish
