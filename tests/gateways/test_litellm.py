@@ -133,7 +133,7 @@ def test_honest_clients_are_served_and_an_attacker_is_refused(
         Running(tmp_path, shared / "bundle")() as service,
         litellm(tmp_path, service.port, inference.port, keys=keys) as port,
     ):
-        passage = drive(service, port, shared / "traffic.jsonl", inference, only=CHAT, kinds=PASSING)
+        passage = drive(service, port, shared / "traffic.jsonl", inference, only=CHAT, kinds=PASSING, awaited=True)
         why = "\n".join(service.metrics("botsieve_reasons_total"))
         served, attacked = (
             passage.statuses["person"] + passage.statuses["sdk_batch"],
@@ -205,7 +205,7 @@ def test_the_openai_client_solves_its_challenges_and_is_served(
 def test_shadow_mode_changes_nothing(shared: Path, inference: Inference, tmp_path: Path) -> None:
     with Running(tmp_path, shared / "bundle", mode="shadow")() as service:  # noqa: SIM117
         with litellm(tmp_path, service.port, inference.port) as port:
-            passage = drive(service, port, shared / "traffic.jsonl", inference, only=CHAT, kinds=PASSING)
+            passage = drive(service, port, shared / "traffic.jsonl", inference, only=CHAT, kinds=PASSING, awaited=True)
     assert all(passage.reached[kind] == len(statuses) for kind, statuses in passage.statuses.items())
 
 

@@ -119,7 +119,11 @@ def _caddy(text: str, folder: Path, closed: bool) -> str:
 
 
 def _envoy(text: str, folder: Path, closed: bool) -> str:
-    logs = {"/var/log/envoy/": f"{folder}/"} if "/var/log/envoy/" in text else {}
+    logs = (
+        {"/var/log/envoy/": f"{folder}/"}
+        if "/var/log/envoy/" in text
+        else {"flush_interval: 0.5s": "flush_interval: 0.02s"}
+    )
     return replaced(
         text,
         {
@@ -194,7 +198,7 @@ def test_honest_clients_are_served_and_an_attacker_is_challenged_and_blocked(
 ) -> None:
     with Running(tmp_path, shared / "bundle", **settings(gateway))() as service:
         with gateway(tmp_path, service.port, inference.port) as port:
-            passage = drive(service, port, shared / "traffic.jsonl", inference)
+            passage = drive(service, port, shared / "traffic.jsonl", inference, awaited=gateway.name == "envoy-grpc")
             hear(gateway, tmp_path, service, 0)
         served, attacked = passage.statuses["person"] + passage.statuses["sdk_batch"], passage.statuses["slow_botnet"]
         assert len(served) == sum(passage.reached[kind] for kind in ("person", "sdk_batch")), str(passage)
@@ -250,7 +254,7 @@ def test_a_challenged_program_finds_its_challenge(
 def test_shadow_mode_changes_nothing(gateway: Gateway, shared: Path, inference: Inference, tmp_path: Path) -> None:
     with Running(tmp_path, shared / "bundle", **settings(gateway), mode="shadow")() as service:
         with gateway(tmp_path, service.port, inference.port) as port:
-            passage = drive(service, port, shared / "traffic.jsonl", inference)
+            passage = drive(service, port, shared / "traffic.jsonl", inference, awaited=gateway.name == "envoy-grpc")
         assert all(passage.reached[kind] == len(statuses) for kind, statuses in passage.statuses.items())
         assert service.metric('botsieve_decisions_total{decision="block",enforced="allow"}') > 0
 
