@@ -18,7 +18,7 @@ from classifier.features.spec import NAMES
 from classifier.model.dataset import Dataset
 from classifier.model.ranking import highest
 
-GROWN, JUDGED = 8, 64
+GROWN, JUDGED = 4, 64
 TREES = (40, 20)
 """Own and group trees."""
 

@@ -13,6 +13,8 @@ from classifier.traffic import GRADES, Each
 class Log:
     """One simulated log: `duration` in s, `clients` legitimate ones, attackers of each family and grade,
     and the seed.
+
+    With several `days` there is so much each day, one day after the other, with other clients and campaigns each day.
     """
 
     name: str
@@ -21,6 +23,7 @@ class Log:
     duration: float = 7200.0
     each: Each | None = None
     surge: float = 0.0
+    days: int = 1
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Plan:
 
 FULL = Plan(
     "full",
-    train=Log("train", 11, 4000, each=Each(48, 0.4)),
+    train=Log("train", 11, 4000, each=Each(48, 0.4), days=2),
     validation=Log("validation", 12, 4000, each=Each(48, 0.4)),
     test=Log("test", 13, 10_000, each=Each(120, 0.4)),
     surge=Log("surge", 14, 4000, surge=10.0),

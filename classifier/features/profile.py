@@ -128,6 +128,9 @@ M_CLIENTS = MEASURE_INDEX["distinct_clients"]
 M_ADDRESSES = MEASURE_INDEX["distinct_addresses"]
 M_CREDENTIALS = MEASURE_INDEX["distinct_credentials"]
 M_TEMPLATES = MEASURE_INDEX["distinct_templates"]
+M_FINGERPRINTS_EACH = MEASURE_INDEX["fingerprints_per_client"]
+M_ADDRESSES_EACH = MEASURE_INDEX["addresses_per_client"]
+M_CREDENTIALS_EACH = MEASURE_INDEX["credentials_per_client"]
 
 
 @_inlined
@@ -342,15 +345,16 @@ def _arrive_own(record, words, now, moment, hashes, values, gap):
 def _mark_group(words, hashes, columns):
     """Mark the sketches that are read of this kind of group."""
     begin, size = at.GROUP_SKETCH, at.GROUP_BITMAPS
-    if columns[M_CLIENTS] >= 0:
+    each = columns[M_ADDRESSES_EACH] >= 0  # with it, the other two per client
+    if each or columns[M_CLIENTS] >= 0:
         _mark(words, begin + at.CLIENTS, size, at.CLIENTS_WORDS, hashes[at.H_CLIENT])
-    if columns[M_ADDRESSES] >= 0:
+    if each or columns[M_ADDRESSES] >= 0:
         _mark(words, begin + at.ADDRESSES, size, at.ADDRESSES_WORDS, hashes[at.H_ADDRESS])
-    if columns[M_FINGERPRINTS] >= 0:
+    if each or columns[M_FINGERPRINTS] >= 0:
         _mark(words, begin + at.FINGERPRINTS, size, at.FINGERPRINTS_WORDS, hashes[at.H_FINGERPRINT])
     if columns[M_TEMPLATES] >= 0:
         _mark(words, begin + at.TEMPLATES, size, at.TEMPLATES_WORDS, hashes[at.H_TEMPLATE])
-    if columns[M_CREDENTIALS] >= 0:
+    if each or columns[M_CREDENTIALS] >= 0:
         _mark(words, begin + at.CREDENTIALS, size, at.CREDENTIALS_WORDS, hashes[at.H_CREDENTIAL])
     if columns[M_PATHS] >= 0:
         _mark(words, begin + at.PATHS, size, at.PATHS_WORDS, hashes[at.H_PATH])
@@ -457,9 +461,19 @@ def _read(record, words, moment, columns, own, out):
     if columns[M_TEMPLATES] >= 0:
         count = _distinct(words, begin + at.TEMPLATES, size, at.TEMPLATES_WORDS, _COUNT_128)
         out[columns[M_TEMPLATES]] = np.float32(count)
-    if columns[M_CLIENTS] >= 0 and not own:
+    if own:
+        return
+    if columns[M_CLIENTS] >= 0:
         count = _distinct(words, begin + at.CLIENTS, size, at.CLIENTS_WORDS, _COUNT_256)
         out[columns[M_CLIENTS]] = np.float32(count)
+    if columns[M_ADDRESSES_EACH] >= 0:
+        each = 1.0 / _distinct(words, begin + at.CLIENTS, size, at.CLIENTS_WORDS, _COUNT_256)  # this one is marked
+        count = _distinct(words, begin + at.FINGERPRINTS, size, at.FINGERPRINTS_WORDS, _COUNT_64)
+        out[columns[M_FINGERPRINTS_EACH]] = np.float32(count * each)
+        count = _distinct(words, begin + at.ADDRESSES, size, at.ADDRESSES_WORDS, _COUNT_256)
+        out[columns[M_ADDRESSES_EACH]] = np.float32(count * each)
+        count = _distinct(words, begin + at.CREDENTIALS, size, at.CREDENTIALS_WORDS, _COUNT_64)
+        out[columns[M_CREDENTIALS_EACH]] = np.float32(count * each)
 
 
 @_inlined

@@ -107,7 +107,13 @@ MEASURES = (
     Measure("distinct_addresses", "addresses", "distinct addresses in two hours", "identity"),
     Measure("distinct_credentials", "credentials", "distinct unverified credentials in two hours", "credentials"),
     Measure("distinct_templates", "templates", "distinct prompt templates in two hours", "prompts"),
-)
+    Measure("fingerprints_per_client", "ratio", "distinct fingerprints over distinct clients in two hours", "identity"),
+    Measure("addresses_per_client", "ratio", "distinct addresses over distinct clients in two hours", "identity"),
+    Measure(
+        "credentials_per_client", "ratio", "distinct unverified credentials over distinct clients in two hours",
+        "credentials",
+    ),
+)  # fmt: skip
 MEASURE_INDEX = {measure.name: index for index, measure in enumerate(MEASURES)}
 
 REQUEST = (
@@ -136,7 +142,7 @@ GROUP_MEASURES: dict[str, tuple[str, ...]] = {
     ),
     "network": (
         "rate_64s", "rate_4096s", "burst_long", "in_flight", "age", "auth_error_share_4096s", "not_found_share_4096s",
-        "account_age_mean", "distinct_fingerprints", "distinct_clients", "distinct_addresses", "distinct_credentials",
+        "account_age_mean", "fingerprints_per_client", "addresses_per_client", "credentials_per_client",
     ),
     "fingerprint": (
         "rate_64s", "rate_4096s", "burst_long", "in_flight", "age", "auth_error_share_4096s", "not_found_share_4096s",
@@ -152,8 +158,11 @@ GROUP_MEASURES: dict[str, tuple[str, ...]] = {
         "account_age_mean", "distinct_clients",
     ),
 }  # fmt: skip
-"""Which measures of the group entities are features; of the client, all but those of `_NOT_OF_CLIENT` are."""
-_NOT_OF_CLIENT = ("distinct_clients",)
+"""Which measures of the group entities are features; of the client, all but those of `_NOT_OF_CLIENT` are.
+
+Of a network, distinct things are counted per client: how many clients share a cloud's network grows with the service.
+"""
+_NOT_OF_CLIENT = ("distinct_clients", "fingerprints_per_client", "addresses_per_client", "credentials_per_client")
 _GROUP_REASON = {
     "auth_errors": "errors", "probing": "errors", "credentials": "errors", "account_age": "accounts",
     "crowd": "crowd", "identity": "crowd", "prompts": "crowd", "tokens": "tokens",

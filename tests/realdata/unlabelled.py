@@ -117,6 +117,10 @@ JUDGED: Final = {
     "1ba0dac0": "person: the front page with its assets and referers; not acted on",
     "7bc2b082": "person, wrongly accused: the front page with its assets and referers",
     "5c691113": "person, wrongly accused: the front page, twice, with what is not in the cache",
+    "1ce4d4e4": "scanner: asks for backups and archives that are not there",
+    "2935df88": "scanner: asks for backups and archives that are not there",
+    "d4296b99": "scanner: asks for backups and archives that are not there",
+    "51ba36b3": "person: an article with its assets and referers; not acted on",
     "14c5a911": "person, wrongly accused: a page of a list with its assets and referers",
 }
 """What a person who read the raw lines says of a client, by the first eight digits of the SHA-256 of its address."""

@@ -17,7 +17,7 @@ from classifier.evaluation.judging import evenly
 from classifier.evaluation.plan import PLANS, Log
 from classifier.evaluation.recall import Recalls
 from classifier.evaluation.requests import Clients, Requests, kept, requests_of
-from classifier.evaluation.traffic import Traffic, file_of, read, write
+from classifier.evaluation.traffic import DAY_SEED, Traffic, file_of, read, write
 from classifier.model.ranking import highest
 from classifier.traffic import GRADES, Each, families
 
@@ -86,10 +86,26 @@ def test_each_family_acts_in_each_grade_in_several_campaigns(traffic: Traffic) -
     assert {(f, g) for f, g in zip(family, grade, strict=True)} == {(f, g) for f in families() for g in GRADES}
 
 
-def test_no_two_logs_of_a_plan_share_a_seed() -> None:
+def test_no_two_days_of_a_plan_share_a_seed() -> None:
     for plan in PLANS.values():
-        seeds = [log.seed for log in (plan.train, plan.validation, plan.test, plan.surge)]
+        logs = (plan.train, plan.validation, plan.test, plan.surge)
+        seeds = [log.seed + DAY_SEED * day for log in logs for day in range(log.days)]
         assert len(set(seeds)) == len(seeds)
+
+
+def test_a_log_of_two_days_has_other_clients_and_campaigns_on_the_second(tmp_path: Path) -> None:
+    log = Log("two", 3, 40, 600.0, Each(2), days=2)
+    write(log, tmp_path / "two.parquet")
+    found = read(tmp_path / "two.parquet")
+    time = found.events["time"].to_numpy()
+    second = time >= time[0] + 600e6
+    assert (np.diff(time) >= 0).all()
+    for column in (found.events["account"], found.campaign):
+        values = np.array(column.to_pylist(), object)
+        first, then = set(values[~second]) - {None}, set(values[second]) - {None}
+        assert first
+        assert then
+        assert not first & then
 
 
 def test_the_full_plan_is_of_the_size_that_acceptance_asks_for() -> None:

@@ -223,8 +223,8 @@ def test_requests_in_flight_are_counted_until_they_end_or_expire() -> None:
 def test_distinct_things_are_counted_within_a_few_percent() -> None:
     log = [event(i * 0.01, ip=f"192.0.2.{i % 200}", account=f"a{i % 100}", path=f"/{i % 50}") for i in range(2_000)]
     rows = rows_of(log, Tables.for_clients(4096))
-    assert feature(rows, "network_distinct_clients")[-1] == pytest.approx(100, rel=0.15)
-    assert feature(rows, "network_distinct_addresses")[-1] == pytest.approx(200, rel=0.15)
+    assert feature(rows, "everyone_distinct_clients")[-1] == pytest.approx(100, rel=0.15)
+    assert feature(rows, "network_addresses_per_client")[-1] == pytest.approx(2, rel=0.25)
     assert feature(rows, "address_distinct_clients")[-1] == pytest.approx(1, abs=1.1)
 
 
