@@ -31,7 +31,7 @@ from classifier.events import MICROSECONDS, Event, check, microseconds
 from classifier.features import layout as at
 from classifier.features.engine import Engine, Tables
 from classifier.features.order import EXPIRY_US
-from classifier.features.prepare import Described, Preparer, gathered
+from classifier.features.prepare import Described, Preparer
 from classifier.logs.address import client_address
 from classifier.model.judge import Judge
 from classifier.policy import ALLOW_LIST, DENY_LIST, Decision, Thresholds, Verdict, decide
@@ -384,10 +384,10 @@ class Gate:
             return []
         described, clock = [], self._clock
         for one in pending:  # the clock may have gone on since they were prepared
-            time, hashes, values = one.described
+            time, hashes, numbers, prompt = one.described
             clock = max(time, clock)
-            described.append((clock, hashes, values))
-        events = gathered(described)
+            described.append((clock, hashes, numbers, prompt))
+        events = self._preparer.gathered(described)
         if len(pending) == 1:
             first, row = self.engine.arrive(events)
             rows = row[None]
@@ -397,14 +397,15 @@ class Gate:
         lives = lives or [Live()] * len(pending)
         arrivals = []
         for place, (one, live) in enumerate(zip(pending, lives, strict=True)):
-            time, hashes, _ = described[place]
-            serial, length = first + place, _forget_prompt(one.event)
+            time, hashes, _, _ = described[place]
+            serial, event, length, score = first + place, one.event, None, None
+            if event.prompt is not None:  # all that is kept of it are a hash, its length and its score
+                length, score, event.prompt = len(event.prompt), events.values.item(place, at.V_PROMPT_SCORE), None
             self._open[serial] = time
             arrivals.append(
                 Arrival(
-                    serial, f"{serial:x}-{self.run}", time, f"{hashes[at.H_CLIENT]:016x}", rows[place], one.event,
-                    events.hashes[place], live, length,
-                    None if length is None else float(events.values[place, at.V_PROMPT_SCORE]),
+                    serial, f"{serial:x}-{self.run}", time, f"{hashes[at.H_CLIENT]:016x}", rows[place], event,
+                    events.hashes[place], live, length, score,
                 )
             )  # fmt: skip
         return arrivals
@@ -675,13 +676,6 @@ def _thresholds(model: Judge, settings: Settings) -> Thresholds:
         return model.thresholds
     budgets = Budgets(**{**manifest.budgets, **stated})
     return thresholds_from_curve(manifest.policy_curve(), budgets, tuple(stated))
-
-
-def _forget_prompt(event: Event) -> int | None:
-    """Drop the prompt of an event that has been prepared: all that is kept of it are a hash and its length."""
-    length = None if event.prompt is None else len(event.prompt)
-    event.prompt = None
-    return length
 
 
 def _ending(completion: Completion) -> Event:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,8 +27,8 @@ from classifier.features.agents import normal_agent
 from classifier.features.hashing import Hasher, text_spans
 from classifier.features.numerics import log2_positive
 from classifier.features.paths import path_traits
-from classifier.features.prompts import fold, fold_all
-from classifier.features.promptscore import PromptScorer, shipped
+from classifier.features.prompts import LONGEST, fold, fold_all, fold_spans
+from classifier.features.promptscore import PromptScorer, score_spans, shipped
 
 Floats = npt.NDArray[np.float64]
 Values = npt.NDArray[np.float32]
@@ -265,6 +266,14 @@ def _describe_requests(times, numbers, values):  # type: ignore[no-untyped-def]
         )
 
 
+@njit(cache=True, nogil=True)
+def _read_prompts(data, bounds, weights, step, bias, folded, ends, scores):  # type: ignore[no-untyped-def]
+    """Fold and score prompts, each of which begins where the one before it ends."""
+    start, stop = bounds[:-1], bounds[1:]
+    fold_spans(data, start, stop, folded, np.empty(len(start), np.int64), ends)
+    score_spans(data, start, stop, weights, step, bias, scores)
+
+
 @_compiled
 def _describe_one_answer(values, status, tokens_in, tokens_out, response_bytes, duration, refused):  # type: ignore[no-untyped-def]
     _describe_answer(values, status, tokens_in, tokens_out, response_bytes, duration, refused)
@@ -441,30 +450,58 @@ class Preparer:
 
     def arrival(self, event: Event) -> Events:
         """Prepare what is known of one event at its arrival: an `Events` of one row, completion values NaN."""
-        return gathered([self.described(event)])
+        return self.gathered([self.described(event)])
 
     def client_keys(self, client: str) -> tuple[int, int]:
         """Return the hashes that a client has as an account and as an address (0: none)."""
         return self._account.of(client), self._address.of(client)
 
     def described(self, event: Event) -> Described:
-        """Return what `gathered` turns into a row: time in µs, hashes, numbers of the request."""
+        """Return what `gathered` turns into a row. Raises ValueError for a time that is none."""
         texts = event.ip, event.path, event.user_agent, event.account, event.credential, event.fingerprint, event.model
         says = self._kept if sum(map(len, filter(None, texts))) <= LONGEST_KEPT else self._plain
         time, hashes = microseconds(event.time), [0] * at.HASHES
         hashes[at.H_ADDRESS], hashes[at.H_NETWORK] = says.ip(event.ip)
-        hashes[at.H_PATH], template, path_numbers = says.path(event.path)
+        hashes[at.H_PATH], hashes[at.H_TEMPLATE], path_numbers = says.path(event.path)
         agent_key, agent_number = says.agent(event.user_agent)
         hashes[at.H_CLIENT] = says.account(event.account) or hashes[at.H_ADDRESS]
         hashes[at.H_CREDENTIAL], hashes[at.H_MODEL] = says.credential(event.credential), says.model(event.model)
         hashes[at.H_FINGERPRINT] = says.fingerprint(event.fingerprint) or agent_key
-        hashes[at.H_TEMPLATE] = template if event.prompt is None else self._prompt.of_bytes(fold(event.prompt))
-        return time, hashes, (
+        prompt = event.prompt
+        numbers = [
             _method_number(event.method), float(event.referer is not None), _or_nan(event.request_bytes),
             _or_nan(event.max_tokens), _or_nan(event.account_created),
-            math.nan if event.prompt is None else float(len(event.prompt)), self.prompts.of(event.prompt),
-            *path_numbers, agent_number,
-        )  # fmt: skip
+            math.nan if prompt is None else float(len(prompt)), math.nan, *path_numbers, agent_number,
+        ]  # fmt: skip
+        return time, hashes, numbers, None if prompt is None else prompt.encode()
+
+    def gathered(self, described: Sequence[Described]) -> Events:
+        """Return events that were `described`, one row each; their prompts are read in one call."""
+        told = [one for one in described if one[3] is not None]
+        if told:
+            keys, scores = self._of_prompts([one[3] or b"" for one in told])
+            for (_, hashes, numbers, _), key, score in zip(told, keys, scores, strict=True):
+                hashes[at.H_TEMPLATE], numbers[_PROMPT_SCORE] = key, score
+        times, hashes_of, numbers_of, _ = zip(*described, strict=True)
+        moments, values = np.array(times), np.zeros((len(times), at.VALUES), np.float32)
+        _describe_requests(moments, np.array(numbers_of), values)
+        return Events(moments, moments.copy(), np.array(hashes_of, np.uint64), values, np.arange(len(moments)))
+
+    def _of_prompts(self, prompts: list[bytes]) -> tuple[list[int], list[float]]:
+        """Return the hash of the template and the score of each prompt, UTF-8."""
+        if len(prompts) == 1:  # without arrays, which take longer than all the rest
+            return [self._prompt.of_bytes(fold(prompts[0]))], [self.prompts.of_bytes(prompts[0])]
+        data = b"".join(prompts) or b"\0"
+        bounds, n, scorer = np.array([0, *accumulate(map(len, prompts))]), len(prompts), self.prompts
+        folded = np.empty(2 * (min(len(data), n * LONGEST) + 2 * n + 1), np.uint8)
+        ends, scores = np.empty(n, np.int64), np.empty(n)
+        _read_prompts(
+            np.frombuffer(data, np.uint8), bounds, scorer.weights, scorer.step, scorer.bias, folded, ends, scores
+        )
+        stops = ends.tolist()
+        text = folded[: stops[-1]].tobytes()
+        keys = [self._prompt.of_bytes(text[start:stop]) for start, stop in zip([0, *stops], stops, strict=False)]
+        return keys, scores.tolist()
 
     def completion(self, values: Values, event: Event) -> None:
         """Add what is known when the response has ended to the values (float32[VALUES]) of the event's arrival."""
@@ -474,16 +511,10 @@ class Preparer:
         )  # fmt: skip
 
 
-Described = tuple[int, list[int], tuple[float, ...]]
-
-
-def gathered(described: list[Described]) -> Events:
-    """Return events that `Preparer.described`, one row each."""
-    times, hashes, numbers = zip(*described, strict=True)
-    moments, values = np.array(times), np.zeros((len(times), at.VALUES), np.float32)
-    _describe_requests(moments, np.array(numbers), values)
-    return Events(moments, moments.copy(), np.array(hashes, np.uint64), values, np.arange(len(moments)))
-
+Described = tuple[int, list[int], list[float], bytes | None]
+"""An event: time in µs, hashes, numbers of the request, and its prompt, which is yet to be read."""
+_PROMPT_SCORE = 6
+"""Where the score of the prompt stands among the numbers."""
 
 _METHODS = {"GET": 0.0, "POST": 1.0}
 

@@ -86,9 +86,9 @@ def fold_all(
     return out, out_start, out_stop
 
 
-def fold(prompt: str) -> bytes:
-    """Fold one prompt, to the same bytes as `fold_all`."""
-    data = prompt.encode()[:LONGEST]
+def fold(prompt: bytes) -> bytes:
+    """Fold one prompt (UTF-8), to the same bytes as `fold_all`."""
+    data = prompt[:LONGEST]
     out = np.empty(2 * len(data) + 2, np.uint8)
     length: int = _fold(np.frombuffer(data or b"\0", np.uint8), 0, len(data), out, 0)
     return out[:length].tobytes()

@@ -186,7 +186,7 @@ def _score(data, start, head, tail, stop, weights, step, bias, seen):  # type: i
 
 
 @_outer
-def _score_spans(data, start, stop, weights, step, bias, scores):  # type: ignore[no-untyped-def]
+def score_spans(data, start, stop, weights, step, bias, scores):  # type: ignore[no-untyped-def]
     """Score byte spans [start, stop) of `data` into `scores`; NaN where stop < start."""
     seen = np.empty(BUCKETS >> 6, np.uint64)
     for i in range(len(start)):
@@ -284,7 +284,7 @@ class PromptScorer:
     def of_spans(self, data: Bytes, start: Integers, stop: Integers) -> npt.NDArray[np.float64]:
         """Score byte spans [start, stop) of `data`: float64[n], NaN where stop < start."""
         scores = np.empty(len(start))
-        _score_spans(data, start, stop, self.weights, self.step, self.bias, scores)
+        score_spans(data, start, stop, self.weights, self.step, self.bias, scores)
         return scores
 
     def of_column(self, column: pa.Array) -> npt.NDArray[np.float64]:
@@ -293,12 +293,10 @@ class PromptScorer:
 
     def of(self, text: str | None) -> float:
         """Score one prompt; NaN for None."""
-        if text is None:
-            return math.nan
-        if len(text) > HEAD + TAIL:
-            # A character is a byte or more, so all bytes that are read are in these, and the rest need not be encoded.
-            return self._of_parts(text[:HEAD].encode()[:HEAD] + text[-TAIL:].encode()[-TAIL:], HEAD)
-        content = text.encode()
+        return math.nan if text is None else self.of_bytes(text.encode())
+
+    def of_bytes(self, content: bytes) -> float:
+        """Score one prompt, UTF-8."""
         if len(content) > HEAD + TAIL:
             return self._of_parts(content[:HEAD] + content[-TAIL:], HEAD)
         return self._of_parts(content, len(content))

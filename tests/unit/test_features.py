@@ -130,14 +130,14 @@ def test_versions_of_a_program_are_one_program() -> None:
 
 
 def test_prompts_that_differ_in_numbers_and_names_are_one_template() -> None:
-    one = fold("How many people live in Paris? Answer in 20 words.")
-    assert one == fold("How many people live in New York?  Answer in 3000 words.")
-    assert one != fold("How few people live in Paris? Answer in 20 words.")
+    one = fold(b"How many people live in Paris? Answer in 20 words.")
+    assert one == fold(b"How many people live in New York?  Answer in 3000 words.")
+    assert one != fold(b"How few people live in Paris? Answer in 20 words.")
 
 
 @given(st.text(max_size=700))
 def test_folding_is_bounded_and_keeps_nothing_but_words(prompt: str) -> None:
-    folded = fold(prompt)
+    folded = fold(prompt.encode())
     assert len(folded) <= 2 * 512 + 1
     assert not any(49 <= byte <= 57 for byte in folded)
 
