@@ -19,6 +19,8 @@ class Load:
 
     def __init__(self, settings: Settings, now: Callable[[], float]) -> None:
         self._capacity, self._holds, self._now = settings.capacity, settings.load_s, now
+        self.counts = self._capacity is not None
+        """Whether tokens in flight count at all."""
         self._stated, self._until = 0.0, -math.inf
         self._flight: dict[int, float] = {}
         self.tokens = 0.0
@@ -29,7 +31,7 @@ class Load:
 
     def began(self, serial: int, tokens: float) -> None:
         """Count the tokens of a request that is let through, until it has ended."""
-        if self._capacity is not None:
+        if self.counts:
             self._flight[serial] = tokens
             self.tokens += tokens
 
@@ -67,8 +69,8 @@ class Observer:
         self.watch.observe(arrival, raw)
         about = self.circumstances(arrival)
         decision, why = self._policies[self._gate.rules.of(arrival.event.path).path].decide(raw, probability, about)
-        if decision.decision == "allow":
-            self.load.began(arrival.serial, about.cost * self._settings.typical_tokens)
+        if decision.decision == "allow" and self.load.counts:
+            self.load.began(arrival.serial, self._tokens(arrival))
         return decision, why
 
     def let_through(self, arrival: Arrival) -> None:
@@ -84,8 +86,10 @@ class Observer:
         # A surge fills the gateway, too: only an attack tightens anything.
         pressed = self._settings.load_when == "always" or self.watch.state == "attack"
         load = self.load.now(arrival.live.load) if pressed else 0.0
+        if load <= 0.0:  # then nobody asks what a request costs, or who is known
+            return Circumstances(listed, registration)
         cost = self._tokens(arrival) / self._settings.typical_tokens
-        return Circumstances(listed, registration, load > 0.0 and self._is_known(arrival), load, cost)
+        return Circumstances(listed, registration, self._is_known(arrival), load, cost)
 
     def _tokens(self, arrival: Arrival) -> float:
         event = arrival.event

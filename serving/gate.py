@@ -345,13 +345,12 @@ class Gate:
             raise Rejected("clock", "time is the service's own: start it with --clock event to set it")
         self._clock = max(self._clock, _microseconds(time))
 
-    def _arrival_time(self, event: Event, clock: int) -> int:
+    def _arrival_time(self, event: Event, clock: int, now: int) -> int:
         if not self._events_time:
             if isinstance(event.time, str):
                 _microseconds(event.time)  # not needed, and still no time if it is none
-            time = round(self._now() * MICROSECONDS)
-            self.tallies.behind += time < clock - MICROSECONDS
-            return max(time, clock)
+            self.tallies.behind += now < clock - MICROSECONDS
+            return max(now, clock)
         time = _microseconds(event.time)
         if clock >= 0 and time > clock + self._ahead:
             late = (time - clock) / MICROSECONDS
@@ -364,12 +363,12 @@ class Gate:
 
     def prepare(self, events: Sequence[Event]) -> list[Pending]:
         """Check events that will arrive in this order. Raises Rejected for the first that cannot be taken; all or none."""
-        clock, described = self._clock, []
+        clock, now, described = self._clock, 0 if self._events_time else round(self._now() * MICROSECONDS), []
         for place, event in enumerate(events):
             try:
                 check(event)
                 event.ip = client_address(event.ip)
-                clock = self._arrival_time(event, clock)
+                clock = self._arrival_time(event, clock, now)
                 event.time = clock / MICROSECONDS  # exact: microseconds(time) gives the same integer again
                 described.append(self._preparer.described(event))
             except (ValueError, OverflowError) as error:

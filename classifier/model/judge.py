@@ -84,7 +84,7 @@ class Judge:
     def reasons(self, rows: npt.NDArray[np.float32], raw: npt.NDArray[np.float32]) -> list[str | None]:
         """Return the reasons of each row, most telling first; None for rows that lie among the legitimate ones."""
         out: list[str | None] = [None] * len(rows)
-        high = np.flatnonzero(raw >= self._explain_from)
+        high = (raw >= self._explain_from).nonzero()[0]
         if not len(high):
             return out
         for place, found in zip(high, self.explainer().reasons(rows[high][:, self.columns], REASONS), strict=True):
@@ -94,7 +94,7 @@ class Judge:
     def families(self, rows: npt.NDArray[np.float32], raw: npt.NDArray[np.float32]) -> list[str | None]:
         """Return the most likely attack family of each row, "unknown" where none fits; None where there are no reasons."""
         out: list[str | None] = [None] * len(rows)
-        high = np.flatnonzero(raw >= self._explain_from)
+        high = (raw >= self._explain_from).nonzero()[0]
         if self._families is not None and len(high):
             named = self._families.of(np.ascontiguousarray(rows[high][:, self.columns]))
             for place, name in zip(high.tolist(), named, strict=True):
