@@ -655,7 +655,7 @@ _HEX = frozenset("0123456789abcdef")
 def judge_rows(model: Judge, rows: npt.NDArray[np.float32]) -> Judged:
     """Score and explain feature rows, float32[n, features]."""
     raw, probability = model.score(rows)
-    return Judged(raw, probability, model.reasons(rows, raw), model.families(rows, raw), model)
+    return Judged(raw, probability, *model.explained(rows, raw), model)
 
 
 def _rows(arrivals: Sequence[Arrival]) -> npt.NDArray[np.float32]:

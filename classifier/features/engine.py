@@ -329,13 +329,14 @@ class Engine:
 
     def _one(self, time: float, kind: int, hashes: Any, values: Any, serials: Any, row: int, out: Rows) -> None:
         profile.run(
-            self._kinds, 0, 1, self.start, np.array([time]), np.array([kind], np.uint8), np.array([row]), serials,
+            self._kinds, 0, 1, self.start, np.array([time]), _KINDS[kind : kind + 1], np.array([row]), serials,
             _FIRST_ROW, hashes, values, *self._tables(), *self._scratch, out,
         )  # fmt: skip
         if self.record is not None:
             self.record(time, kind, int(serials[row]))
 
 
+_KINDS = np.arange(3, dtype=np.uint8)
 _FIRST_ROW = np.zeros(1, np.int64)
 _DUE_KEPT = 16_384
 _NOWHERE = np.empty((1, len(NAMES)), np.float32)

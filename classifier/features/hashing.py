@@ -31,6 +31,53 @@ _siphash24 = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ct
 )
 
 
+_inlined = njit(nogil=True, forceinline=True, _nrt=False)
+_NONE, _ONE, _WORD, _EIGHT = (np.uint64(n) for n in (0, 1, 64, 8))
+_13, _16, _17, _21, _32, _56 = (np.uint64(n) for n in (13, 16, 17, 21, 32, 56))
+_START = tuple(np.uint64(n) for n in (0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573))
+_LAST = np.uint64(0xFF)
+
+
+@_inlined
+def _rotated(word, bits):  # type: ignore[no-untyped-def]
+    return (word << bits) | (word >> (_WORD - bits))
+
+
+@_inlined
+def _rounds(count, v0, v1, v2, v3):  # type: ignore[no-untyped-def]
+    for _ in range(count):
+        v0, v2 = v0 + v1, v2 + v3
+        v1, v3 = _rotated(v1, _13) ^ v0, _rotated(v3, _16) ^ v2
+        v0, v2 = _rotated(v0, _32) + v3, v2 + v1
+        v1, v3 = _rotated(v1, _17) ^ v2, _rotated(v3, _21) ^ v0
+        v2 = _rotated(v2, _32)
+    return v0, v1, v2, v3
+
+
+@_inlined
+def _word_of(data, start, stop):  # type: ignore[no-untyped-def]
+    """Return up to eight bytes as a number, the first of them lowest."""
+    word = _NONE
+    for i in range(start, stop):
+        word |= np.uint64(data[i]) << (_EIGHT * np.uint64(i - start))
+    return word
+
+
+@_inlined
+def siphash(data, start, stop, key):  # type: ignore[no-untyped-def]
+    """Hash bytes [start, stop) as `Hasher.of_bytes` does with this `Hasher.key`, from within a kernel."""
+    v0, v1, v2, v3 = key[0] ^ _START[0], key[1] ^ _START[1], key[0] ^ _START[2], key[1] ^ _START[3]
+    whole = stop - (stop - start) % 8
+    for i in range(start, whole, 8):
+        word = _word_of(data, i, i + 8)
+        v0, v1, v2, v3 = _rounds(2, v0, v1, v2, v3 ^ word)
+        v0 ^= word
+    word = _word_of(data, whole, stop) | (np.uint64(stop - start) << _56)
+    v0, v1, v2, v3 = _rounds(2, v0, v1, v2, v3 ^ word)
+    v0, v1, v2, v3 = _rounds(4, v0 ^ word, v1, v2 ^ _LAST, v3)
+    return max(v0 ^ v1 ^ v2 ^ v3, _ONE)
+
+
 @cache
 def _hash_spans() -> Any:
     """Compile the loop that calls libsodium. Not cached on disk: the address of a C function changes every start."""
@@ -77,6 +124,8 @@ class Hasher:
             blake2b(domain.encode(), digest_size=16, key=blake2b(secret).digest()).digest(), np.uint8
         ).copy()
         self._key_bytes = self._key.tobytes()
+        self.key = self._key.view("<u8").astype(np.uint64)
+        """What `siphash` takes, uint64[2]."""
 
     def of_column(self, column: pa.Array) -> Hashes:
         """Hash a string column: uint64[n], 0 where null."""

@@ -24,11 +24,11 @@ from classifier.events import MICROSECONDS, Event, microseconds
 from classifier.features import agents
 from classifier.features import layout as at
 from classifier.features.agents import normal_agent
-from classifier.features.hashing import Hasher, text_spans
+from classifier.features.hashing import Hasher, siphash, text_spans
 from classifier.features.numerics import log2_positive
 from classifier.features.paths import path_traits
-from classifier.features.prompts import LONGEST, fold, fold_all, fold_spans
-from classifier.features.promptscore import PromptScorer, score_spans, shipped
+from classifier.features.prompts import LONGEST, fold_all, fold_into
+from classifier.features.promptscore import SEEN, PromptScorer, score_span, shipped
 
 Floats = npt.NDArray[np.float64]
 Values = npt.NDArray[np.float32]
@@ -256,22 +256,23 @@ def _numbers(column: pa.Array) -> Floats:
     return np.asarray(pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False), np.float64)
 
 
-@_compiled
-def _describe_requests(times, numbers, values):  # type: ignore[no-untyped-def]
-    """Fill what is known at arrival from the numbers of `Described`, float64[n, 13]."""
-    for i in range(len(times)):
-        n = numbers[i]
-        _describe_request(
-            values[i], times[i], n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12]
-        )
-
-
 @njit(cache=True, nogil=True)
-def _read_prompts(data, bounds, weights, step, bias, folded, ends, scores):  # type: ignore[no-untyped-def]
-    """Fold and score prompts, each of which begins where the one before it ends."""
-    start, stop = bounds[:-1], bounds[1:]
-    fold_spans(data, start, stop, folded, np.empty(len(start), np.int64), ends)
-    score_spans(data, start, stop, weights, step, bias, scores)
+def _describe_requests(times, numbers, prompts, bounds, key, weights, step, bias, hashes, values):  # type: ignore[no-untyped-def]
+    """Fill what is known at arrival from the numbers of `Described`, float64[n, 12], and read the prompts.
+
+    That of event i is bytes [bounds[i], bounds[i + 1]) of `prompts`.
+    """
+    folded, seen = np.empty(2 * LONGEST + 2, np.uint8), np.empty(SEEN, np.uint64)
+    for i in range(len(times)):
+        n, start, stop = numbers[i], bounds[i], bounds[i + 1]
+        score = np.nan
+        if n[5] == n[5]:
+            length = fold_into(prompts, start, min(stop, start + LONGEST), folded, 0)
+            hashes[i, at.H_TEMPLATE] = siphash(folded, 0, length, key)
+            score = score_span(prompts, start, stop, weights, step, bias, seen)
+        _describe_request(
+            values[i], times[i], n[0], n[1], n[2], n[3], n[4], n[5], score, n[6], n[7], n[8], n[9], n[10], n[11]
+        )
 
 
 @_compiled
@@ -468,40 +469,24 @@ class Preparer:
         hashes[at.H_CREDENTIAL], hashes[at.H_MODEL] = says.credential(event.credential), says.model(event.model)
         hashes[at.H_FINGERPRINT] = says.fingerprint(event.fingerprint) or agent_key
         prompt = event.prompt
-        numbers = [
+        numbers = (
             _method_number(event.method), float(event.referer is not None), _or_nan(event.request_bytes),
             _or_nan(event.max_tokens), _or_nan(event.account_created),
-            math.nan if prompt is None else float(len(prompt)), math.nan, *path_numbers, agent_number,
-        ]  # fmt: skip
-        return time, hashes, numbers, None if prompt is None else prompt.encode()
+            math.nan if prompt is None else float(len(prompt)), *path_numbers, agent_number,
+        )  # fmt: skip
+        return time, hashes, numbers, b"" if prompt is None else prompt.encode()
 
     def gathered(self, described: Sequence[Described]) -> Events:
         """Return events that were `described`, one row each; their prompts are read in one call."""
-        told = [one for one in described if one[3] is not None]
-        if told:
-            keys, scores = self._of_prompts([one[3] or b"" for one in told])
-            for (_, hashes, numbers, _), key, score in zip(told, keys, scores, strict=True):
-                hashes[at.H_TEMPLATE], numbers[_PROMPT_SCORE] = key, score
-        times, hashes_of, numbers_of, _ = zip(*described, strict=True)
-        moments, values = np.array(times), np.zeros((len(times), at.VALUES), np.float32)
-        _describe_requests(moments, np.array(numbers_of), values)
-        return Events(moments, moments.copy(), np.array(hashes_of, np.uint64), values, np.arange(len(moments)))
-
-    def _of_prompts(self, prompts: list[bytes]) -> tuple[list[int], list[float]]:
-        """Return the hash of the template and the score of each prompt, UTF-8."""
-        if len(prompts) == 1:  # without arrays, which take longer than all the rest
-            return [self._prompt.of_bytes(fold(prompts[0]))], [self.prompts.of_bytes(prompts[0])]
-        data = b"".join(prompts) or b"\0"
-        bounds, n, scorer = np.array([0, *accumulate(map(len, prompts))]), len(prompts), self.prompts
-        folded = np.empty(2 * (min(len(data), n * LONGEST) + 2 * n + 1), np.uint8)
-        ends, scores = np.empty(n, np.int64), np.empty(n)
-        _read_prompts(
-            np.frombuffer(data, np.uint8), bounds, scorer.weights, scorer.step, scorer.bias, folded, ends, scores
-        )
-        stops = ends.tolist()
-        text = folded[: stops[-1]].tobytes()
-        keys = [self._prompt.of_bytes(text[start:stop]) for start, stop in zip([0, *stops], stops, strict=False)]
-        return keys, scores.tolist()
+        times, hashes_of, numbers, prompts = zip(*described, strict=True)
+        moments, hashes = np.array(times), np.array(hashes_of, np.uint64)
+        values, scorer = np.zeros((len(times), at.VALUES), np.float32), self.prompts
+        _describe_requests(
+            moments, np.array(numbers), np.frombuffer(b"".join(prompts) or b"\0", np.uint8),
+            np.array([0, *accumulate(map(len, prompts))]), self._prompt.key, scorer.weights, scorer.step, scorer.bias,
+            hashes, values,
+        )  # fmt: skip
+        return Events(moments, moments.copy(), hashes, values, np.arange(len(moments)))
 
     def completion(self, values: Values, event: Event) -> None:
         """Add what is known when the response has ended to the values (float32[VALUES]) of the event's arrival."""
@@ -511,10 +496,8 @@ class Preparer:
         )  # fmt: skip
 
 
-Described = tuple[int, list[int], list[float], bytes | None]
+Described = tuple[int, list[int], tuple[float, ...], bytes]
 """An event: time in µs, hashes, numbers of the request, and its prompt, which is yet to be read."""
-_PROMPT_SCORE = 6
-"""Where the score of the prompt stands among the numbers."""
 
 _METHODS = {"GET": 0.0, "POST": 1.0}
 

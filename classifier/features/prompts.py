@@ -17,7 +17,7 @@ _SPACE = np.uint8(32)
 
 
 @njit(cache=True, nogil=True)
-def _fold(data, start, stop, out, position):  # type: ignore[no-untyped-def]
+def fold_into(data, start, stop, out, position):  # type: ignore[no-untyped-def]
     """Fold bytes [start, stop) into `out` from `position` on; return the position after the last byte written.
 
     A word with a digit becomes 0; a capitalised word that does not begin a sentence becomes A; other words are lower-cased;
@@ -71,7 +71,7 @@ def fold_spans(data, start, stop, out, out_start, out_stop):  # type: ignore[no-
         if stop[i] < start[i]:
             out_stop[i] = -1
             continue
-        position = _fold(data, start[i], min(stop[i], start[i] + LONGEST), out, position)
+        position = fold_into(data, start[i], min(stop[i], start[i] + LONGEST), out, position)
         out_stop[i] = position
 
 
@@ -90,5 +90,5 @@ def fold(prompt: bytes) -> bytes:
     """Fold one prompt (UTF-8), to the same bytes as `fold_all`."""
     data = prompt[:LONGEST]
     out = np.empty(2 * len(data) + 2, np.uint8)
-    length: int = _fold(np.frombuffer(data or b"\0", np.uint8), 0, len(data), out, 0)
+    length: int = fold_into(np.frombuffer(data or b"\0", np.uint8), 0, len(data), out, 0)
     return out[:length].tobytes()

@@ -41,6 +41,7 @@ FORMAT: Final = 1
 """Of the file and of the hash below; whoever changes either raises it."""
 BITS: Final = 15
 BUCKETS: Final = 1 << BITS
+SEEN: Final = BUCKETS >> 6
 BLOCK: Final = 128
 HEAD: Final = 8192
 TAIL: Final = 8192
@@ -185,22 +186,28 @@ def _score(data, start, head, tail, stop, weights, step, bias, seen):  # type: i
     return min(max(best, -LIMIT), LIMIT)
 
 
+@_inlined
+def score_span(data, start, stop, weights, step, bias, seen):  # type: ignore[no-untyped-def]
+    """Return the score of bytes [start, stop) of `data`; `seen` uint64[SEEN] is room to work in."""
+    head, tail = _parts(start, stop)
+    return _score(data, start, head, tail, stop, weights, step, bias, seen)
+
+
 @_outer
-def score_spans(data, start, stop, weights, step, bias, scores):  # type: ignore[no-untyped-def]
+def _score_spans(data, start, stop, weights, step, bias, scores):  # type: ignore[no-untyped-def]
     """Score byte spans [start, stop) of `data` into `scores`; NaN where stop < start."""
-    seen = np.empty(BUCKETS >> 6, np.uint64)
+    seen = np.empty(SEEN, np.uint64)
     for i in range(len(start)):
         if stop[i] < start[i]:
             scores[i] = np.nan
             continue
-        head, tail = _parts(start[i], stop[i])
-        scores[i] = _score(data, start[i], head, tail, stop[i], weights, step, bias, seen)
+        scores[i] = score_span(data, start[i], stop[i], weights, step, bias, seen)
 
 
 @_outer
 def _score_one(data, head, stop, weights, step, bias):  # type: ignore[no-untyped-def]
     """Return the score of the parts [0, head) and [head, stop) of `data`."""
-    seen = np.empty(BUCKETS >> 6, np.uint64)
+    seen = np.empty(SEEN, np.uint64)
     return _score(data, np.int64(0), head, head, stop, weights, step, bias, seen)
 
 
@@ -253,7 +260,7 @@ def blocks_of(column: pa.Array) -> Blocks:
     numbers = np.empty(int(2 * read.sum()) + 4 * len(read) + 2 * MOST_PER_BLOCK, np.uint16)
     ends, prompts, parts = (np.zeros(most + 1, np.int64) for _ in range(3))
     count = _number_spans(
-        data, start, stop, np.zeros(BUCKETS, np.int16), np.empty(BUCKETS >> 6, np.uint64), numbers, ends, prompts, parts
+        data, start, stop, np.zeros(BUCKETS, np.int16), np.empty(SEEN, np.uint64), numbers, ends, prompts, parts
     )
     last = ends[count - 1] if count else 0
     return Blocks(numbers[:last], ends[:count], prompts[:count], parts[:count])
@@ -284,7 +291,7 @@ class PromptScorer:
     def of_spans(self, data: Bytes, start: Integers, stop: Integers) -> npt.NDArray[np.float64]:
         """Score byte spans [start, stop) of `data`: float64[n], NaN where stop < start."""
         scores = np.empty(len(start))
-        score_spans(data, start, stop, self.weights, self.step, self.bias, scores)
+        _score_spans(data, start, stop, self.weights, self.step, self.bias, scores)
         return scores
 
     def of_column(self, column: pa.Array) -> npt.NDArray[np.float64]:

@@ -81,6 +81,14 @@ class Judge:
         """Return (raw float32[n], probability float32[n]) of full feature rows, float32[n, features]."""
         return self._scorer.score(rows if self._all else np.ascontiguousarray(rows[:, self.columns]))
 
+    def explained(
+        self, rows: npt.NDArray[np.float32], raw: npt.NDArray[np.float32]
+    ) -> tuple[list[str | None], list[str | None]]:
+        """Return `reasons` and `families`, at the cost of one look where no row has any."""
+        if not len((raw >= self._explain_from).nonzero()[0]):
+            return [None] * len(rows), [None] * len(rows)
+        return self.reasons(rows, raw), self.families(rows, raw)
+
     def reasons(self, rows: npt.NDArray[np.float32], raw: npt.NDArray[np.float32]) -> list[str | None]:
         """Return the reasons of each row, most telling first; None for rows that lie among the legitimate ones."""
         out: list[str | None] = [None] * len(rows)

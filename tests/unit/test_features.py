@@ -17,7 +17,7 @@ from classifier.features import layout as at
 from classifier.features import profile, spec
 from classifier.features.agents import BROWSER, CLIENT_LIBRARY, DECLARED_BOT, MISSING, agent_class, normal_agent
 from classifier.features.engine import Engine, Tables
-from classifier.features.hashing import Hasher
+from classifier.features.hashing import Hasher, siphash
 from classifier.features.numerics import count_bits, exp2, exp2_of_part, log2_positive, power_of_2
 from classifier.features.order import Orderer, sort_events
 from classifier.features.paths import path_traits
@@ -160,6 +160,17 @@ def test_hashes_need_the_secret_and_keep_domains_apart() -> None:
     assert Hasher(b"one", "path").of("x") != Hasher(b"two", "path").of("x")
     assert Hasher(b"one", "path").of("x") != Hasher(b"one", "model").of("x")
     assert Hasher(b"one", "path").of(None) == 0
+
+
+@njit(nogil=True)
+def siphash_of(data, start, stop, key):  # type: ignore[no-untyped-def]
+    return siphash(data, start, stop, key)
+
+
+@pytest.mark.parametrize("length", [*range(34), 512, 1025])
+def test_kernels_hash_as_libsodium_does(length: int) -> None:
+    hasher, text = Hasher(b"secret", "prompt"), np.random.default_rng(length).integers(0, 256, length + 6, np.uint8)
+    assert siphash_of(text, 3, 3 + length, hasher.key) == hasher.of_bytes(text[3 : 3 + length].tobytes())
 
 
 # --- formulas ----------------------------------------------------------------------------------------------------------
