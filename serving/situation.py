@@ -25,7 +25,7 @@ class Watch(Collector):
         """Count an arrival and its raw score."""
         if self._gate.thresholds is not self._of:  # another model decides
             self._of, self._levels = self._gate.thresholds, _levels(self._gate)
-        self.situation.observe(arrival.time, int(arrival.hashes[at.H_CLIENT]), self._levels.mark(arrival.row, raw))
+        self.situation.observe(arrival.time, arrival.hashes.item(at.H_CLIENT), self._levels.mark(arrival.row, raw))
 
     def advance(self, time: int) -> None:
         """Let time pass where nobody comes, µs: without it, an attack that has ended in silence would go on."""

@@ -486,7 +486,7 @@ class Preparer:
             np.array([0, *accumulate(map(len, prompts))]), self._prompt.key, scorer.weights, scorer.step, scorer.bias,
             hashes, values,
         )  # fmt: skip
-        return Events(moments, moments.copy(), hashes, values, np.arange(len(moments)))
+        return Events(moments, moments, hashes, values, np.arange(len(moments)))
 
     def completion(self, values: Values, event: Event) -> None:
         """Add what is known when the response has ended to the values (float32[VALUES]) of the event's arrival."""

@@ -85,7 +85,10 @@ class Judge:
         self, rows: npt.NDArray[np.float32], raw: npt.NDArray[np.float32]
     ) -> tuple[list[str | None], list[str | None]]:
         """Return `reasons` and `families`, at the cost of one look where no row has any."""
-        if not len((raw >= self._explain_from).nonzero()[0]):
+        least = float(self._explain_from)
+        if not any(
+            value >= least for value in raw.tolist()
+        ):  # for a few rows in a fraction of the time that numpy takes
             return [None] * len(rows), [None] * len(rows)
         return self.reasons(rows, raw), self.families(rows, raw)
 
