@@ -63,9 +63,9 @@ def log2_positive(x: float) -> float:
     log2(2^e m) = e + log2(c) + log2(m/c) for the nearest of 128 centres c; ln(1 + r) by its series to degree 6.
     """
     bits = np.float64(x).view(np.int64)
-    exponent = (bits >> 52) - 1023
+    exponent = np.float64(np.int32(bits >> 52) - np.int32(1023))  # of 32 bits, which fit a vector
     mantissa = np.int64((bits & _MANTISSA) | _ONE).view(np.float64)
-    part = (bits >> 45) & 127
+    part = np.uint64(bits >> 45) & np.uint64(127)
     r = mantissa * _INVERSES[part] - 1.0
     square = r * r
     series = (r - square * 0.5) + square * r * ((1.0 / 3.0 - r * 0.25) + square * (0.2 - r * (1.0 / 6.0)))
@@ -99,6 +99,33 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, index), generate
+
+
+@intrinsic
+def word_at(typing_context: Any, array: Any, index: Any) -> Any:
+    """Return the 8 bytes of a uint8 array from `index` on as a uint64, little-endian on such machines."""
+    from llvmlite import ir
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        word = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(64).as_pointer())
+        return builder.load(word, align=1)
+
+    return types.uint64(array, index), generate
+
+
+@intrinsic
+def call_hash(typing_context: Any, function: Any, out: Any, data: Any, length: Any, key: Any) -> Any:
+    """Call the C function at the address `function` of libsodium's hashes: f(out, data, length, key); all are addresses."""
+    from llvmlite import ir
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        number = ir.IntType(64)
+        called = ir.FunctionType(ir.IntType(32), [number] * 4).as_pointer()
+        builder.call(builder.inttoptr(args[0], called), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), generate
 
 
 def adder(record_first: int, value_first: int, n: int, *, squared: bool = False) -> Any:

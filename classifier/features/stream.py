@@ -17,7 +17,7 @@ from classifier.features.order import Orderer, sorted_tables
 from classifier.features.prepare import Preparer
 from classifier.features.promptscore import PromptScorer
 
-CHUNK_ROWS = 16_384
+CHUNK_ROWS = 32_768
 """Events that are prepared at a time: their rows of features stay in memory that the next ones use again."""
 
 

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from classifier.features import layout as at
 from classifier.features import profile, spec
 from classifier.features.agents import BROWSER, CLIENT_LIBRARY, DECLARED_BOT, MISSING, agent_class, normal_agent
 from classifier.features.engine import Engine, Tables
-from classifier.features.hashing import Hasher, siphash
+from classifier.features.hashing import Hasher, distinct_texts, text_spans
 from classifier.features.numerics import count_bits, exp2, exp2_of_part, log2_positive, power_of_2
 from classifier.features.order import Orderer, sort_events
 from classifier.features.paths import path_traits
@@ -162,18 +163,33 @@ def test_hashes_need_the_secret_and_keep_domains_apart() -> None:
     assert Hasher(b"one", "path").of(None) == 0
 
 
-@njit(nogil=True)
-def siphash_of(data, start, stop, key):  # type: ignore[no-untyped-def]
-    return siphash(data, start, stop, key)
-
-
 @pytest.mark.parametrize("length", [*range(34), 512, 1025])
-def test_kernels_hash_as_libsodium_does(length: int) -> None:
+def test_spans_hash_as_single_runs_of_bytes_do(length: int) -> None:
     hasher, text = Hasher(b"secret", "prompt"), np.random.default_rng(length).integers(0, 256, length + 6, np.uint8)
-    assert siphash_of(text, 3, 3 + length, hasher.key) == hasher.of_bytes(text[3 : 3 + length].tobytes())
+    spans = hasher.of_spans(text, np.array([3]), np.array([3 + length]))
+    assert spans.tolist() == [hasher.of_bytes(text[3 : 3 + length].tobytes())]
 
 
 # --- formulas ----------------------------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(
+        st.none() | st.text("aé/", max_size=20) | st.sampled_from(["/v1/a/generate", "/v1/b/generate"]), min_size=1
+    )
+)
+def test_texts_that_repeat_are_numbered_and_hashed_as_each_alone(texts: list[str | None]) -> None:
+    column = pa.array([None, *texts], pa.string())[1:]
+    codes, rows = distinct_texts(*text_spans(column))
+    assert [texts[rows[code]] for code in codes] == texts
+    hasher = Hasher(b"one", "path")
+    expected = [hasher.of(text) for text in texts]
+    assert hasher.of_column(column).tolist() == hasher.of_repeated(column).tolist() == expected
+
+
+def test_texts_are_numbered_once() -> None:
+    texts = [f"/v1/models/{i}/generate" for i in range(300)]
+    assert len(distinct_texts(*text_spans(pa.array(texts * 20)))[1]) == 300
 
 
 def test_a_steady_client_reads_its_rate_at_every_half_life_that_it_has_filled() -> None:
