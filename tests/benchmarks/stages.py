@@ -37,7 +37,7 @@ def stages(app: Service, events: Sequence[dict[str, object]], together: int) -> 
     decoded = run("decode JSON", hot._event.decode, bodies)
     pending = run("check, hash", lambda one: gate.prepare([one])[0], decoded)
     groups = [pending[begin : begin + together] for begin in range(0, len(pending), together)]
-    arrivals = run("profiles, features", gate.arrive_all, groups)
+    arrivals = run("prompt, profiles, features", gate.arrive_all, groups)
     judged = run("score, reasons", gate.judge, arrivals)
     pairs = list(zip(arrivals, judged, strict=True))
     answers = run("policy, answer", lambda pair: gate.answer(*pair), pairs)
