@@ -24,7 +24,7 @@ from classifier.features import profile
 from classifier.features.flight import Flight
 from classifier.features.order import EXPIRY_US, Transitions
 from classifier.features.prepare import Events
-from classifier.features.spec import COLUMN, ENTITIES, MEASURE_INDEX, MEASURES, NAMES, RATIOS, measures_of
+from classifier.features.spec import COLUMN, ENTITIES, MEASURE_INDEX, MEASURES, NAMES, RATIOS, REQUEST, measures_of
 
 Rows = npt.NDArray[np.float32]
 Profile = npt.NDArray[np.float64]
@@ -87,6 +87,7 @@ def _columns() -> npt.NDArray[np.int64]:
 
 
 _COLUMNS = _columns()
+_OWN_COLUMNS = len(REQUEST) + len(measures_of("client"))  # which come first
 
 
 def _ratios_among(entities: tuple[str, ...]) -> npt.NDArray[np.int64]:
@@ -114,9 +115,10 @@ class Engine:
     ) -> None:
         """Make an engine that knows nobody.
 
-        `threads` work on `shards` of the keys, as many as threads unless stated. `entities` leaves kinds out (their columns
-        stay NaN). `pending_limit` bounds the requests in flight that the online form remembers; beyond it the oldest
-        expires early and `overflowed` counts it. `record(time, kind, serial)` sees each online transition; it may be set later.
+        `threads` work on `shards` of the keys, as many as threads unless stated. `entities` leaves kinds out: their columns
+        stay NaN, and rows of clients alone end with theirs. `pending_limit` bounds the requests in flight that the online form
+        remembers; beyond it the oldest expires early and `overflowed` counts it. `record(time, kind, serial)` sees each online
+        transition; it may be set later.
         """
         self.tables = tables
         self.start: float | None = None  # µs, first arrival
@@ -359,4 +361,6 @@ def _rows(n: int, kinds: npt.NDArray[np.int64]) -> Rows:
     """Return room for n rows: the kernel writes every column of the entity kinds that it runs."""
     if len(kinds) == len(ENTITIES):
         return np.empty((n, len(NAMES)), np.float32)
+    if not kinds.any():
+        return np.empty((n, _OWN_COLUMNS), np.float32)
     return np.full((n, len(NAMES)), np.nan, np.float32)
