@@ -58,7 +58,10 @@ def offer(
             sockets[place].send(requests[sent % len(requests)])  # far less than a socket's buffer
             sent += 1
         for place, _ in poll.poll(0):
-            data = read[place] + sockets[place].recv(65_536)
+            received = sockets[place].recv(65_536)
+            if not received:
+                raise ConnectionError("the server closed a connection")
+            data = read[place] + received
             if not is_whole(data):
                 read[place] = data
                 continue
