@@ -56,7 +56,7 @@ FULL = Plan(
 )
 SMALL = Plan(
     "small",
-    train=Log("train", 21, 300, each=Each(8, 0.3)),
+    train=Log("train", 21, 300, each=Each(8, 0.3), days=2),
     validation=Log("validation", 22, 200, each=Each(6, 0.2)),
     test=Log("test", 23, 600, each=Each(8, 0.3)),
     surge=Log("surge", 24, 200, surge=10.0),
