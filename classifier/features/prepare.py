@@ -28,7 +28,7 @@ from classifier.features.hashing import SIPHASH24, Hasher, distinct_texts, hash_
 from classifier.features.numerics import log2_positive
 from classifier.features.paths import path_traits
 from classifier.features.prompts import LONGEST, fold_all, fold_into
-from classifier.features.promptscore import SEEN, PromptScorer, score_span, shipped
+from classifier.features.promptscore import SEEN, PromptScorer, score_span, shipped, what_is_read
 
 Floats = npt.NDArray[np.float64]
 Values = npt.NDArray[np.float32]
@@ -500,7 +500,7 @@ class Preparer:
             _or_nan(event.max_tokens), _or_nan(event.account_created),
             math.nan if prompt is None else float(len(prompt)), *path_numbers, agent_number,
         )  # fmt: skip
-        return time, hashes, numbers, b"" if prompt is None else prompt.encode()
+        return time, hashes, numbers, b"" if prompt is None else what_is_read(prompt)
 
     def gathered(self, described: Sequence[Described]) -> Events:
         """Return events that were `described`, one row each; their prompts are read in one call."""
@@ -523,7 +523,7 @@ class Preparer:
 
 
 Described = tuple[int, list[int], tuple[float, ...], bytes]
-"""An event: time in µs, hashes, numbers of the request, and its prompt, which is yet to be read."""
+"""An event: time in µs, hashes, numbers of the request, and what is yet to be read of its prompt."""
 
 _METHODS = {"GET": 0.0, "POST": 1.0}
 

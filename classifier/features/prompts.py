@@ -84,11 +84,3 @@ def fold_all(
     out_start, out_stop = np.empty(len(start), np.int64), np.empty(len(start), np.int64)
     fold_spans(data, start, stop, out, out_start, out_stop)
     return out, out_start, out_stop
-
-
-def fold(prompt: bytes) -> bytes:
-    """Fold one prompt (UTF-8), to the same bytes as `fold_all`."""
-    data = prompt[:LONGEST]
-    out = np.empty(2 * len(data) + 2, np.uint8)
-    length: int = fold_into(np.frombuffer(data or b"\0", np.uint8), 0, len(data), out, 0)
-    return out[:length].tobytes()

@@ -178,19 +178,13 @@ def _score_part(data, start, stop, weights, step, bias, seen):  # type: ignore[n
 
 
 @_compiled
-def _score(data, start, head, tail, stop, weights, step, bias, seen):  # type: ignore[no-untyped-def]
-    """Return the score of the parts [start, head) and [tail, stop)."""
+def score_span(data, start, stop, weights, step, bias, seen):  # type: ignore[no-untyped-def]
+    """Return the score of bytes [start, stop) of `data`; `seen` uint64[SEEN] is room to work in."""
+    head, tail = _parts(start, stop)
     best = _score_part(data, start, head, weights, step, bias, seen)
     if tail < stop:
         best = max(best, _score_part(data, tail, stop, weights, step, bias, seen))
     return min(max(best, -LIMIT), LIMIT)
-
-
-@_inlined
-def score_span(data, start, stop, weights, step, bias, seen):  # type: ignore[no-untyped-def]
-    """Return the score of bytes [start, stop) of `data`; `seen` uint64[SEEN] is room to work in."""
-    head, tail = _parts(start, stop)
-    return _score(data, start, head, tail, stop, weights, step, bias, seen)
 
 
 @_outer
@@ -205,10 +199,9 @@ def _score_spans(data, start, stop, weights, step, bias, scores):  # type: ignor
 
 
 @_outer
-def _score_one(data, head, stop, weights, step, bias):  # type: ignore[no-untyped-def]
-    """Return the score of the parts [0, head) and [head, stop) of `data`."""
-    seen = np.empty(SEEN, np.uint64)
-    return _score(data, np.int64(0), head, head, stop, weights, step, bias, seen)
+def _score_one(data, stop, weights, step, bias):  # type: ignore[no-untyped-def]
+    """Return the score of bytes [0, stop) of `data`."""
+    return score_span(data, np.int64(0), stop, weights, step, bias, np.empty(SEEN, np.uint64))
 
 
 @_compiled
@@ -300,18 +293,19 @@ class PromptScorer:
 
     def of(self, text: str | None) -> float:
         """Score one prompt; NaN for None."""
-        return math.nan if text is None else self.of_bytes(text.encode())
-
-    def of_bytes(self, content: bytes) -> float:
-        """Score one prompt, UTF-8."""
-        if len(content) > HEAD + TAIL:
-            return self._of_parts(content[:HEAD] + content[-TAIL:], HEAD)
-        return self._of_parts(content, len(content))
-
-    def _of_parts(self, content: bytes, head: int) -> float:
-        """Score what is read of a prompt: the first `head` bytes, and the others apart."""
-        score: float = _score_one(content, head, len(content), self.weights, self.step, self.bias)
+        if text is None:
+            return math.nan
+        content = what_is_read(text)
+        score: float = _score_one(content, len(content), self.weights, self.step, self.bias)
         return score
+
+
+def what_is_read(text: str) -> bytes:
+    """Return the UTF-8 of a prompt; of a long one, what is read of it and a byte in the place of what lies between."""
+    if len(text) <= HEAD + TAIL:
+        return text.encode()
+    # A character is a byte or more, so all bytes that are read are in these, and the rest need not be encoded.
+    return text[:HEAD].encode()[:HEAD] + b" " + text[-TAIL:].encode()[-TAIL:]
 
 
 def _parsed(content: bytes, where: str) -> PromptScorer:

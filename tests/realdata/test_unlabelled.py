@@ -11,14 +11,13 @@ from tests.realdata import unlabelled
 
 @pytest.fixture(scope="module")
 def found(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> unlabelled.Found:
-    # Two of the five seeds of the reported figures: each evaluation takes seconds.
-    return unlabelled.measure(shared_data / "web", tmp_path_factory.mktemp("unlabelled"), unlabelled.SEEDS[:2])
+    return unlabelled.measure(shared_data / "web", tmp_path_factory.mktemp("unlabelled"))
 
 
 @pytest.mark.realdata
 def test_woven_attackers_are_challenged(found: unlabelled.Found) -> None:
     caught, attackers = found.recall("plain")
-    assert attackers >= 200
+    assert attackers >= 400
     assert caught / attackers >= 0.9
     # Evasive ones visit as the log's own clients do, in a log that has lost its minutes.
     caught, attackers = found.recall("evasive")

@@ -18,7 +18,6 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -166,7 +165,7 @@ class Found:
         return sum(caught for caught, _ in counts), sum(attackers for _, attackers in counts)
 
 
-def measure(web: Path, folder: Path, seeds: Sequence[int] = SEEDS) -> Found:
+def measure(web: Path, folder: Path) -> Found:
     """Train, score and evaluate with the command line, in `folder`; read what it wrote."""
     first, second = halves(web / SITE, folder)
     bundle, figures = folder / "bundle", folder / "figures.json"
@@ -176,7 +175,7 @@ def measure(web: Path, folder: Path, seeds: Sequence[int] = SEEDS) -> Found:
         out = folder / f"{log.name.partition('.')[0]}.csv"
         _run(found, "score", log, "--bundle", bundle, "--per", "client", "--out", out)
         found.top[log.name] = top(out, log)
-    for grade, seed in product(GRADES, seeds):
+    for grade, seed in product(GRADES, SEEDS):
         woven = ("--inject", f"all:{grade}", "--seed", seed)
         _run(found, "evaluate", second, "--bundle", bundle, *woven, "--json", figures)
         groups = json.loads(figures.read_text())["groups"]

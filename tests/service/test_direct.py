@@ -85,9 +85,8 @@ def test_the_answer_is_uvicorns(judge: Judge, case: str) -> None:  # noqa: F811
         told.append(run(app, way(data)))
         counted.append((app.gate.tallies.rejected, app.gate.tallies.completions, app.gate.engine.arrivals))
         assert app.hot.serve.called == (way is whole)
-    first, second = (
-        (re.sub(rb"/v1/challenge/[^\"]+", b"", answer), open_) for answer, open_ in told
-    )  # sealed anew each time
+    # The name of a challenge is sealed anew each time.
+    first, second = ((re.sub(rb"/v1/challenge/[^\"]+", b"", answer), is_open) for answer, is_open in told)
     assert first == second
     assert counted[0] == counted[1]
 

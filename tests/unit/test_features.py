@@ -23,7 +23,7 @@ from classifier.features.numerics import count_bits, exp2, exp2_of_part, log2_po
 from classifier.features.order import Orderer, sort_events
 from classifier.features.paths import path_traits
 from classifier.features.prepare import Events, Preparer, network_text
-from classifier.features.prompts import fold
+from classifier.features.prompts import fold_all
 
 ROOT = Path(__file__).resolve().parents[2]
 START = 1_700_000_000
@@ -130,15 +130,20 @@ def test_versions_of_a_program_are_one_program() -> None:
     assert normal_agent("OpenAI/Python 1.40.0") == normal_agent("openai/python 2.3") == "openai/python 0"
 
 
+def fold(prompt: str) -> bytes:
+    data, start, stop = fold_all(*text_spans(pa.array([prompt], pa.string())))
+    return data[start[0] : stop[0]].tobytes()
+
+
 def test_prompts_that_differ_in_numbers_and_names_are_one_template() -> None:
-    one = fold(b"How many people live in Paris? Answer in 20 words.")
-    assert one == fold(b"How many people live in New York?  Answer in 3000 words.")
-    assert one != fold(b"How few people live in Paris? Answer in 20 words.")
+    one = fold("How many people live in Paris? Answer in 20 words.")
+    assert one == fold("How many people live in New York?  Answer in 3000 words.")
+    assert one != fold("How few people live in Paris? Answer in 20 words.")
 
 
 @given(st.text(max_size=700))
 def test_folding_is_bounded_and_keeps_nothing_but_words(prompt: str) -> None:
-    folded = fold(prompt.encode())
+    folded = fold(prompt)
     assert len(folded) <= 2 * 512 + 1
     assert not any(49 <= byte <= 57 for byte in folded)
 
