@@ -10,7 +10,7 @@ from classifier.events import MICROSECONDS
 from classifier.policy import Budgets, Circumstances, Decision, Policy, Pressure, Thresholds, thresholds_from_curve
 from serving.gate import Arrival, Gate
 from serving.lists import Lists
-from serving.settings import Settings
+from serving.settings import Route, Settings
 from serving.situation import Watch
 
 
@@ -67,8 +67,8 @@ class Observer:
         if thresholds is not self._of:
             self._renew()
         self.watch.observe(arrival, raw)
-        about = self.circumstances(arrival)
-        decision, why = self._policies[self._gate.rules.of(arrival.event.path).path].decide(raw, probability, about)
+        route = self._gate.rules.of(arrival.event.path)
+        decision, why = self._policies[route.path].decide(raw, probability, self.circumstances(arrival, route))
         if decision.decision == "allow" and self.load.counts:
             self.load.began(arrival.serial, self._tokens(arrival))
         return decision, why
@@ -77,10 +77,9 @@ class Observer:
         """Count a request that goes on to the models although it was decided otherwise, or not at all: a hook of the gate."""
         self.load.began(arrival.serial, self._tokens(arrival))
 
-    def circumstances(self, arrival: Arrival) -> Circumstances:
+    def circumstances(self, arrival: Arrival, route: Route) -> Circumstances:
         """Return what is known. In a log that is replayed, all is calm: it was decided long ago."""
-        listed = self.lists.of(arrival.event)
-        registration = self._gate.rules.of(arrival.event.path).registration
+        listed, registration = self.lists.of(arrival.event), route.registration
         if self._settings.clock == "event":
             return Circumstances(listed, registration)
         # A surge fills the gateway, too: only an attack tightens anything.

@@ -118,8 +118,11 @@ class Hot:
         """Decide about one event."""
         began = time.perf_counter()
         pending = self._prepare([decode(self._event, body)])
-        told = _Told(asker, lambda answers: self._encode(answers[0]), self._metrics.latencies["decide"], began)
+        told = _Told(asker, self._encode_first, self._metrics.latencies["decide"], began)
         self._batcher.enqueue(pending, live_of(headers), told)
+
+    def _encode_first(self, answers: list[Answer]) -> bytes:
+        return self._encode(answers[0])
 
     def _decide_batch(self, headers: HeaderList, body: bytes, asker: Asker) -> None:
         """Decide about a list of events, which arrive in its order."""

@@ -135,8 +135,8 @@ class Engine:
         self.own_tags = np.zeros(int(slots[0]), np.uint64)
         self.group = zeros_of((int(slots[1:].sum()), at.GROUP_WIDTH))
         self.group_tags = np.zeros(int(slots[1:].sum()), np.uint64)
-        self._ratios = _ratios_among(entities)
-        self._scratch = _scratch(1)
+        self._tables = (self._places, _COLUMNS, *self.arrays, _ratios_among(entities))
+        self._scratch = _scratch(profile.BLOCK)
         self._flight = Flight(pending_limit + 1)
         self._due: list[tuple[float, int]] = []
         self._pending_limit = pending_limit
@@ -170,7 +170,7 @@ class Engine:
         rows = np.full(len(t.events), -1, np.int64)
         rows[t.arrivals] = np.arange(len(t.arrivals))
         common = (
-            self.start, t.time, t.kind, t.event, t.serial, rows, t.events.hashes, t.events.values, *self._tables(),
+            self.start, t.time, t.kind, t.event, t.serial, rows, t.events.hashes, t.events.values, *self._tables,
         )  # fmt: skip
         if self._shards == 1:
             profile.run(self._kinds, 0, 1, *common, *_scratch(len(t.time)), out)
@@ -184,12 +184,9 @@ class Engine:
                         range(self._shards),
                     )
                 )
-            profile.finish(0, len(t.time), t.kind, t.event, t.events.values, rows, self._ratios, out)
+            profile.finish(0, len(t.time), t.kind, t.event, t.events.values, rows, self._tables[-1], out)
         self.arrivals += len(t.arrivals)
         return out
-
-    def _tables(self) -> tuple[Any, ...]:
-        return self._places, _COLUMNS, *self.arrays, self._ratios
 
     def _begin(self, time: npt.NDArray[np.float64], kind: npt.NDArray[np.uint8]) -> None:
         if len(time) and self.start is None:
@@ -201,47 +198,39 @@ class Engine:
 
     def arrive(self, event: Events) -> tuple[int, npt.NDArray[np.float32]]:
         """Record one arrival (`Preparer.arrival`); return its serial number and its row, float32[features]."""
-        now = float(event.time[0])
-        self.clock = max(self.clock, now)
-        self._expire(self.clock)
-        serial = self.arrivals
-        self.arrivals += 1
-        if self.start is None:
-            self.start = now
-        out, serials = _rows(1, self._kinds), np.array([serial])
-        self._one(now, at.ARRIVAL, event.hashes, event.values, serials, 0, out)
-        self._flight.add(event, serials)
-        heapq.heappush(self._due, (now + EXPIRY_US, serial))
-        self._drop_ended()
-        if len(self._flight) > self._pending_limit:
-            self._overflow(now)
-        return serial, out[0]
+        serial, rows = self.arrive_all(event)
+        return serial, rows[0]
 
     def arrive_all(self, events: Events) -> tuple[int, Rows]:
-        """Record arrivals that come together, as `arrive` would one by one, in one call of the kernel.
+        """Record arrivals that come together, at least one, as if they came one by one, in one call of the kernel.
 
         Return the serial number of the first and their rows, float32[n, features].
         """
-        n, first = len(events), self.arrivals
-        newest = max(self.clock, float(events.time.max()))
-        soonest = min(float(events.time.min()) + EXPIRY_US, self._due[0][0] if self._due else np.inf)
-        if soonest <= newest or len(self._flight) + n > self._pending_limit:
+        moments, first = events.time.tolist(), self.arrivals
+        n, newest = len(moments), float(max(self.clock, *moments))
+        too_many = len(self._flight) + n > self._pending_limit
+        if n > 1 and (too_many or min(min(moments) + EXPIRY_US, self._due[0][0] if self._due else np.inf) <= newest):
             # Something expires between two of them.
-            return first, np.concatenate([self.arrive(events.take(slice(i, i + 1)))[1][None] for i in range(n)])
-        if self.start is None:
-            self.start = float(events.time[0])
+            return first, np.concatenate([self.arrive_all(events.take(slice(i, i + 1)))[1] for i in range(n)])
         self.clock, self.arrivals = newest, first + n
-        out, index, times = _rows(n, self._kinds), np.arange(n), events.time.astype(np.float64)
+        self._expire(newest)
+        if self.start is None:
+            self.start = float(moments[0])
+        # Slices of what is there: of a few events, making arrays takes longer than all the rest.
+        index, kinds = (_INDEX[:n], _ARRIVALS[:n]) if n <= len(_INDEX) else (np.arange(n), np.zeros(n, np.uint8))
+        out, serials = _rows(n, self._kinds), np.arange(first, first + n)
         profile.run(
-            self._kinds, 0, 1, self.start, times, np.zeros(n, np.uint8), index, index + first, index,
-            events.hashes, events.values, *self._tables(), *_scratch(n), out,
+            self._kinds, 0, 1, self.start, np.array(moments, np.float64), kinds, index, serials, index,
+            events.hashes, events.values, *self._tables, *self._scratch, out,
         )  # fmt: skip
-        self._flight.add(events, index + first)
-        for i, time in enumerate(times.tolist()):
-            heapq.heappush(self._due, (time + EXPIRY_US, first + i))
+        self._flight.add(events, serials)
+        for serial, moment in enumerate(moments, first):
+            heapq.heappush(self._due, (float(moment + EXPIRY_US), serial))
             if self.record is not None:
-                self.record(time, at.ARRIVAL, first + i)
+                self.record(float(moment), at.ARRIVAL, serial)
         self._drop_ended()
+        if too_many:
+            self._overflow(float(moments[0]))
         return first, out
 
     def complete(self, serial: int, time: float, values: npt.NDArray[np.float32]) -> bool:
@@ -332,14 +321,14 @@ class Engine:
     def _one(self, time: float, kind: int, hashes: Any, values: Any, serials: Any, row: int, out: Rows) -> None:
         profile.run(
             self._kinds, 0, 1, self.start, np.array([time]), _KINDS[kind : kind + 1], np.array([row]), serials,
-            _FIRST_ROW, hashes, values, *self._tables(), *self._scratch, out,
+            _INDEX[:1], hashes, values, *self._tables, *self._scratch, out,
         )  # fmt: skip
         if self.record is not None:
             self.record(time, kind, int(serials[row]))
 
 
 _KINDS = np.arange(3, dtype=np.uint8)
-_FIRST_ROW = np.zeros(1, np.int64)
+_INDEX, _ARRIVALS = np.arange(1024), np.full(1024, at.ARRIVAL, np.uint8)
 _DUE_KEPT = 16_384
 _NOWHERE = np.empty((1, len(NAMES)), np.float32)
 

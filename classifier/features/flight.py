@@ -6,11 +6,24 @@ from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit
 
 from classifier.features import layout as at
 from classifier.features.prepare import Events
 
 _FIRST_ROWS = 1024
+
+
+@njit(cache=True, nogil=True, _nrt=False)
+def _put(rows, serials, time, hashes, values, to_serials, to_time, to_hashes, to_values):  # type: ignore[no-untyped-def]
+    """Put event i into row rows[i]; numpy's index arrays would take several times as long."""
+    for i in range(len(rows)):
+        row = rows[i]
+        to_serials[row], to_time[row] = serials[i], time[i]
+        for j in range(hashes.shape[1]):
+            to_hashes[row, j] = hashes[i, j]
+        for j in range(values.shape[1]):
+            to_values[row, j] = values[i, j]
 
 
 class Flight:
@@ -35,15 +48,11 @@ class Flight:
 
     def add(self, events: Events, serials: npt.NDArray[np.int64]) -> None:
         """Remember arrivals under their serial numbers, int64[n]."""
-        if len(serials) == 1:  # without index arrays, which take longer than all the rest
-            row, serial = self._take(), int(serials[0])
-            self.time[row], self.serials[row] = events.time[0], serial
-            self.hashes[row], self.values[row] = events.hashes[0], events.values[0]
-            self._row_of[serial] = row
-            return
         rows = [self._take() for _ in range(len(serials))]
-        self.time[rows], self.serials[rows] = events.time, serials
-        self.hashes[rows], self.values[rows] = events.hashes, events.values
+        _put(
+            np.array(rows), serials, events.time, events.hashes, events.values,
+            self.serials, self.time, self.hashes, self.values,
+        )  # fmt: skip
         self._row_of.update(zip(serials.tolist(), rows, strict=True))
 
     def _take(self) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
+from struct import Struct
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -270,21 +271,21 @@ def _numbers(column: pa.Array) -> Floats:
 
 
 @njit(cache=True, nogil=True)
-def _describe_requests(  # type: ignore[no-untyped-def]
-    times, numbers, prompts, bounds, siphash24, key, weights, step, bias, hashes, values,
-):  # fmt: skip
-    """Fill what is known at arrival from the numbers of `Described`, float64[n, 12], and read the prompts.
+def _describe_requests(times, data, bounds, siphash24, key, weights, step, bias, hashes, values):  # type: ignore[no-untyped-def]
+    """Fill hashes and what is known at arrival from the bytes of `Described`, and read the prompts.
 
-    That of event i is bytes [bounds[i], bounds[i + 1]) of `prompts`.
+    `data` holds the rows (`_ROW`) of all n events and then their prompts, that of event i in bytes [bounds[i], bounds[i + 1]).
     """
     folded, seen, flat = np.empty(2 * LONGEST + 2, np.uint8), np.empty(SEEN, np.uint64), hashes.reshape(-1)
+    rows = data[: bounds[0]].view(np.uint64).reshape(len(times), -1)
+    numbers = rows.view(np.float64)
     for i in range(len(times)):
-        n, start, stop = numbers[i], bounds[i], bounds[i + 1]
-        score = np.nan
+        n, start, stop, score = numbers[i, at.HASHES :], bounds[i], bounds[i + 1], np.nan
+        hashes[i], values[i] = rows[i, : at.HASHES], np.float32(0.0)
         if n[5] == n[5]:
-            length = fold_into(prompts, start, min(stop, start + LONGEST), folded, 0)
+            length = fold_into(data, start, min(stop, start + LONGEST), folded, 0)
             hash_span(siphash24, folded, 0, length, key, flat, i * at.HASHES + at.H_TEMPLATE)
-            score = score_span(prompts, start, stop, weights, step, bias, seen)
+            score = score_span(data, start, stop, weights, step, bias, seen)
         size, cap, prompt = _log_of(n[2], 1.0, 1.0), _log_of(n[3], 1.0, 1.0), _log_of(n[5], 1.0, 1.0)
         age = _account_age(times[i], n[4])
         _describe_request(
@@ -477,42 +478,38 @@ class Preparer:
 
     def arrival(self, event: Event) -> Events:
         """Prepare what is known of one event at its arrival: an `Events` of one row, completion values NaN."""
-        return self.gathered([self.described(event)])
+        return self.gathered([self.described(event)], [microseconds(event.time)])
 
     def client_keys(self, client: str) -> tuple[int, int]:
         """Return the hashes that a client has as an account and as an address (0: none)."""
         return self._account.of(client), self._address.of(client)
 
     def described(self, event: Event) -> Described:
-        """Return what `gathered` turns into a row. Raises ValueError for a time that is none."""
+        """Return what `gathered` turns into a row. The time is not read."""
         texts = event.ip, event.path, event.user_agent, event.account, event.credential, event.fingerprint, event.model
         says = self._kept if sum(map(len, filter(None, texts))) <= LONGEST_KEPT else self._plain
-        time, hashes = microseconds(event.time), [0] * at.HASHES
-        hashes[at.H_ADDRESS], hashes[at.H_NETWORK] = says.ip(event.ip)
-        hashes[at.H_PATH], hashes[at.H_TEMPLATE], path_numbers = says.path(event.path)
-        agent_key, agent_number = says.agent(event.user_agent)
-        hashes[at.H_CLIENT] = says.account(event.account) or hashes[at.H_ADDRESS]
-        hashes[at.H_CREDENTIAL], hashes[at.H_MODEL] = says.credential(event.credential), says.model(event.model)
-        hashes[at.H_FINGERPRINT] = says.fingerprint(event.fingerprint) or agent_key
-        prompt = event.prompt
-        numbers = (
-            _method_number(event.method), float(event.referer is not None), _or_nan(event.request_bytes),
-            _or_nan(event.max_tokens), _or_nan(event.account_created),
-            math.nan if prompt is None else float(len(prompt)), *path_numbers, agent_number,
+        address, network = says.ip(event.ip)
+        path, template, path_numbers = says.path(event.path)
+        agent, agent_number = says.agent(event.user_agent)
+        client, prompt = says.account(event.account) or address, event.prompt
+        row = _ROW.pack(
+            client, address, network, says.fingerprint(event.fingerprint) or agent, template, path,
+            says.model(event.model), says.credential(event.credential),
+            _method_number(event.method), event.referer is not None, _or_nan(event.request_bytes), _or_nan(event.max_tokens),
+            _or_nan(event.account_created), math.nan if prompt is None else len(prompt), *path_numbers, agent_number,
         )  # fmt: skip
-        return time, hashes, numbers, b"" if prompt is None else what_is_read(prompt)
+        return client, row, b"" if prompt is None else what_is_read(prompt)
 
-    def gathered(self, described: Sequence[Described]) -> Events:
-        """Return events that were `described`, one row each; their prompts are read in one call."""
-        times, hashes_of, numbers, prompts = zip(*described, strict=True)
-        moments, hashes = np.array(times), np.array(hashes_of, np.uint64)
-        values, scorer = np.zeros((len(times), at.VALUES), np.float32), self.prompts
+    def gathered(self, described: Sequence[Described], times: Sequence[int]) -> Events:
+        """Return events that were `described` and arrive at `times` (µs), one row each; their prompts are read in one call."""
+        n, scorer, (_, rows, prompts) = len(described), self.prompts, zip(*described, strict=True)
+        moments, data = np.array(times), np.frombuffer(b"".join(rows + prompts), np.uint8)
+        bounds = np.array([*accumulate(map(len, prompts), initial=_ROW.size * n)])
+        hashes, values = np.empty((n, at.HASHES), np.uint64), np.empty((n, at.VALUES), np.float32)
         _describe_requests(
-            moments, np.array(numbers), np.frombuffer(b"".join(prompts) or b"\0", np.uint8),
-            np.array([0, *accumulate(map(len, prompts))]), SIPHASH24, self._prompt.key, scorer.weights, scorer.step, scorer.bias,
-            hashes, values,
-        )  # fmt: skip
-        return Events(moments, moments, hashes, values, np.arange(len(moments)))
+            moments, data, bounds, SIPHASH24, self._prompt.key, scorer.weights, scorer.step, scorer.bias, hashes, values
+        )
+        return Events(moments, moments, hashes, values, np.arange(n))
 
     def completion(self, values: Values, event: Event) -> None:
         """Add what is known when the response has ended to the values (float32[VALUES]) of the event's arrival."""
@@ -522,8 +519,12 @@ class Preparer:
         )  # fmt: skip
 
 
-Described = tuple[int, list[int], tuple[float, ...], bytes]
-"""An event: time in µs, hashes, numbers of the request, and what is yet to be read of its prompt."""
+Described = tuple[int, bytes, bytes]
+"""An event: hash of its client, hashes and numbers of the request (`_ROW`), and what is yet to be read of its prompt."""
+
+_ROW = Struct(f"{at.HASHES}Q12d")
+"""Hashes in the order of `layout`, then method (1 POST, 0 GET, -1 other), referer, size, token limit, when the account was
+made, length of the prompt, the five numbers of the path and the class of the agent."""
 
 _METHODS = {"GET": 0.0, "POST": 1.0}
 

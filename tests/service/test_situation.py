@@ -77,7 +77,7 @@ def test_only_an_attack_lets_load_tighten(judge: Judge, state: str, when: str, c
     pending = app.gate.prepare([LiveEvent(ip="192.0.2.7", method="POST", path="/v1/chat/completions")])
     arrival = app.gate.arrive(pending[0])
     arrival.live.load = 0.9
-    assert app.observer.circumstances(arrival).load == (0.9 if counts else 0.0)
+    assert app.observer.circumstances(arrival, app.gate.rules.of(arrival.event.path)).load == (0.9 if counts else 0.0)
 
 
 def test_known_is_who_came_before_the_attack(judge: Judge) -> None:  # noqa: F811
@@ -88,7 +88,7 @@ def test_known_is_who_came_before_the_attack(judge: Judge) -> None:  # noqa: F81
         given = LiveEvent(ip="192.0.2.7", method="POST", path="/v1/chat/completions", account=account)
         arrival = app.gate.arrive(app.gate.prepare([given])[0])
         arrival.live.load = 0.9
-        return app.observer.circumstances(arrival).known
+        return app.observer.circumstances(arrival, app.gate.rules.of(arrival.event.path)).known
 
     assert [comes("early") for _ in range(3)] == [False] * 3
     now.seconds += 700
