@@ -65,6 +65,11 @@ check: $(VENV)/.dev ## lint, format, types, import edges
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 
+# What tests wait for else, each process by itself: it takes a core while the linters take another (`make -j2 check ready`).
+.PHONY: ready
+ready: $(VENV)/.dev $(LITELLM)/.installed
+	$(PY) -m classifier.features.kernels
+
 .PHONY: format
 format: $(VENV)/.dev ## mend what the linter can mend by itself
 	$(VENV)/bin/ruff check --fix

@@ -276,15 +276,18 @@ def _describe_requests(times, data, bounds, siphash24, key, weights, step, bias,
 
     `data` holds the rows (`_ROW`) of all n events and then their prompts, that of event i in bytes [bounds[i], bounds[i + 1]).
     """
-    folded, seen, flat = np.empty(2 * LONGEST + 2, np.uint8), np.empty(SEEN, np.uint64), hashes.reshape(-1)
-    rows = data[: bounds[0]].view(np.uint64).reshape(len(times), -1)
-    numbers = rows.view(np.float64)
+    folded, seen = np.empty(2 * LONGEST + 2, np.uint8), np.empty(SEEN, np.uint64)
+    words = data[: bounds[0]].view(np.uint64)
+    numbers, width = words.view(np.float64), len(words) // len(times)
     for i in range(len(times)):
-        n, start, stop, score = numbers[i, at.HASHES :], bounds[i], bounds[i + 1], np.nan
-        hashes[i], values[i] = rows[i, : at.HASHES], np.float32(0.0)
+        n, start, stop, score = numbers[i * width + at.HASHES : (i + 1) * width], bounds[i], bounds[i + 1], np.nan
+        for j in range(at.HASHES):
+            hashes[i, j] = words[i * width + j]
+        for j in range(at.VALUES):
+            values[i, j] = 0.0
         if n[5] == n[5]:
             length = fold_into(data, start, min(stop, start + LONGEST), folded, 0)
-            hash_span(siphash24, folded, 0, length, key, flat, i * at.HASHES + at.H_TEMPLATE)
+            hash_span(siphash24, folded, 0, length, key, hashes[i], at.H_TEMPLATE)
             score = score_span(data, start, stop, weights, step, bias, seen)
         size, cap, prompt = _log_of(n[2], 1.0, 1.0), _log_of(n[3], 1.0, 1.0), _log_of(n[5], 1.0, 1.0)
         age = _account_age(times[i], n[4])

@@ -167,11 +167,16 @@ def _add_moves(  # type: ignore[no-untyped-def]
     sums = np.zeros(width + 1)
     for i in range(rows.shape[0]):
         _walk_trees(rows[i], own, feature, threshold, nan_left, children, is_leaf, moves, place, sums)
-        out[i] = sums[:width]
-        sums[:] = 0.0
+        for j in range(width):
+            out[i, j], sums[j] = sums[j], 0.0
         _walk_trees(rows[i], group, feature, threshold, nan_left, children, is_leaf, moves, place, sums)
-        out[i] += _kept_share(sums[:width].sum(), group_bias, clip) * sums[:width]
-        sums[:] = 0.0
+        moved = 0.0
+        for j in range(width):
+            moved += sums[j]
+        kept = _kept_share(moved, group_bias, clip)
+        for j in range(width):
+            out[i, j] += kept * sums[j]
+            sums[j] = 0.0
 
 
 @njit(cache=True, nogil=True)
