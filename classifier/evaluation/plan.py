@@ -15,6 +15,7 @@ class Log:
     and the seed.
 
     With several `days` there is so much each day, one day after the other, with other clients and campaigns each day.
+    `surge` is how many times as many new accounts as usual come within an hour, on the last day (0: no surge).
     """
 
     name: str
@@ -49,14 +50,14 @@ class Plan:
 
 FULL = Plan(
     "full",
-    train=Log("train", 11, 4000, each=Each(48, 0.4), days=2),
+    train=Log("train", 11, 4000, each=Each(48, 0.4), surge=5.0, days=2),
     validation=Log("validation", 12, 4000, each=Each(48, 0.4)),
     test=Log("test", 13, 10_000, each=Each(120, 0.4)),
     surge=Log("surge", 14, 4000, surge=10.0),
 )
 SMALL = Plan(
     "small",
-    train=Log("train", 21, 300, each=Each(8, 0.3), days=2),
+    train=Log("train", 21, 300, each=Each(8, 0.3), surge=5.0, days=2),
     validation=Log("validation", 22, 200, each=Each(6, 0.2)),
     test=Log("test", 23, 600, each=Each(8, 0.3)),
     surge=Log("surge", 24, 200, surge=10.0),

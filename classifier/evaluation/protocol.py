@@ -96,7 +96,7 @@ def run_protocol(plan: Plan, folder: Path, threads: int = 2, tell: Step = lambda
     with run.timed("judging the test log"):
         raw = parts_of(forest, test.rows, threads).raw(limit)
         found = {OURS: _recalls(raw, test, plan)}
-    found |= _baselines(run, known, test)
+    found |= _baselines(run, known, test, bundle.manifest.trees_total)
     with run.timed("tables of recall"):
         result: dict[str, Any] = {
             "recall": {name: table_of(recalls) for name, recalls in found.items()},
@@ -146,8 +146,8 @@ def _recalls(score: Any, requests: Requests, plan: Plan) -> Recalls:
     return Recalls(highest(score, requests.client, len(clients)), clients, RATES, plan.resamples)
 
 
-def _baselines(run: Run, known: Requests, test: Requests) -> dict[str, Recalls]:
-    """Return the recall of every baseline."""
+def _baselines(run: Run, known: Requests, test: Requests, trees: int) -> dict[str, Recalls]:
+    """Return the recall of every baseline; boosted trees are as many as botsieve has."""
     plan, found = run.plan, {}
     with run.timed("baseline: limits"):
         for name, score in limits.scores(test.events).items():
@@ -161,7 +161,9 @@ def _baselines(run: Run, known: Requests, test: Requests) -> dict[str, Recalls]:
         found["damped statistics"] = _recalls(net.score(damped.statistics(test.events)), test, plan)
     with run.timed("baseline: sessions, boosted trees"):
         rows, client = sessions.statistics(known.events, known.client)
-        booster = sessions.booster(rows, _of_sessions(known, client), Settings())
+        usual = Settings()
+        settings = usual if trees <= usual.own_trees + usual.group_trees else usual.for_long()
+        booster = sessions.booster(rows, _of_sessions(known, client), settings)
         rows, client = sessions.statistics(test.events, test.client)
         score = highest(booster.predict(rows, raw_score=True), client, len(test.clients))
         found["session statistics"] = Recalls(score, test.clients, RATES, plan.resamples)

@@ -43,7 +43,7 @@ def _day(log: Log, day: int) -> pa.Table:
     """Simulate one day of a log, in its place after the days before it."""
     found: Simulated = simulated(
         duration_s=log.duration, clients=log.clients, attacks="all" if log.each else "none",
-        seed=log.seed + DAY_SEED * day, surge=log.surge, each=log.each,
+        seed=log.seed + DAY_SEED * day, surge=log.surge if day == log.days - 1 else 0.0, each=log.each,
     )  # fmt: skip
     events, at = found.events, found.events.schema.get_field_index("time")
     time = pc.add(events["time"], round(day * log.duration * MICROSECONDS))

@@ -135,7 +135,7 @@ class Engine:
         self.own_tags = np.zeros(int(slots[0]), np.uint64)
         self.group = zeros_of((int(slots[1:].sum()), at.GROUP_WIDTH))
         self.group_tags = np.zeros(int(slots[1:].sum()), np.uint64)
-        self._tables = (self._places, _COLUMNS, *self.arrays, _ratios_among(entities))
+        self._kernel_arrays = (self._places, _COLUMNS, *self.arrays, _ratios_among(entities))
         self._scratch = _scratch(profile.BLOCK)
         self._flight = Flight(pending_limit + 1)
         self._due: list[tuple[float, int]] = []
@@ -170,7 +170,7 @@ class Engine:
         rows = np.full(len(t.events), -1, np.int64)
         rows[t.arrivals] = np.arange(len(t.arrivals))
         common = (
-            self.start, t.time, t.kind, t.event, t.serial, rows, t.events.hashes, t.events.values, *self._tables,
+            self.start, t.time, t.kind, t.event, t.serial, rows, t.events.hashes, t.events.values, *self._kernel_arrays,
         )  # fmt: skip
         if self._shards == 1:
             profile.run(self._kinds, 0, 1, *common, *_scratch(len(t.time)), out)
@@ -184,7 +184,7 @@ class Engine:
                         range(self._shards),
                     )
                 )
-            profile.finish(0, len(t.time), t.kind, t.event, t.events.values, rows, self._tables[-1], out)
+            profile.finish(0, len(t.time), t.kind, t.event, t.events.values, rows, self._kernel_arrays[-1], out)
         self.arrivals += len(t.arrivals)
         return out
 
@@ -202,26 +202,27 @@ class Engine:
         return serial, rows[0]
 
     def arrive_all(self, events: Events) -> tuple[int, Rows]:
-        """Record arrivals that come together, at least one, as if they came one by one, in one call of the kernel.
+        """Record arrivals that come together, at least one, as if they came one by one.
 
-        Return the serial number of the first and their rows, float32[n, features].
+        It is one call of the kernel unless something expires between two of them. Return the serial number of the first and their rows, float32[n, features].
         """
         moments, first = events.time.tolist(), self.arrivals
         n, newest = len(moments), float(max(self.clock, *moments))
         too_many = len(self._flight) + n > self._pending_limit
         if n > 1 and (too_many or min(min(moments) + EXPIRY_US, self._due[0][0] if self._due else np.inf) <= newest):
-            # Something expires between two of them.
             return first, np.concatenate([self.arrive_all(events.take(slice(i, i + 1)))[1] for i in range(n)])
         self.clock, self.arrivals = newest, first + n
         self._expire(newest)
         if self.start is None:
             self.start = float(moments[0])
         # Slices of what is there: of a few events, making arrays takes longer than all the rest.
-        index, kinds = (_INDEX[:n], _ARRIVALS[:n]) if n <= len(_INDEX) else (np.arange(n), np.zeros(n, np.uint8))
+        index, kinds = (
+            (_INDEX[:n], _ARRIVALS[:n]) if n <= len(_INDEX) else (np.arange(n), np.full(n, at.ARRIVAL, np.uint8))
+        )
         out, serials = _rows(n, self._kinds), np.arange(first, first + n)
         profile.run(
             self._kinds, 0, 1, self.start, np.array(moments, np.float64), kinds, index, serials, index,
-            events.hashes, events.values, *self._tables, *self._scratch, out,
+            events.hashes, events.values, *self._kernel_arrays, *self._scratch, out,
         )  # fmt: skip
         self._flight.add(events, serials)
         for serial, moment in enumerate(moments, first):
@@ -316,15 +317,12 @@ class Engine:
 
     def _end(self, time: float, kind: int, row: int) -> None:
         flight = self._flight
-        self._one(time, kind, flight.hashes, flight.values, flight.serials, row, _NOWHERE)
-
-    def _one(self, time: float, kind: int, hashes: Any, values: Any, serials: Any, row: int, out: Rows) -> None:
         profile.run(
-            self._kinds, 0, 1, self.start, np.array([time]), _KINDS[kind : kind + 1], np.array([row]), serials,
-            _INDEX[:1], hashes, values, *self._tables, *self._scratch, out,
+            self._kinds, 0, 1, self.start, np.array([time]), _KINDS[kind : kind + 1], np.array([row]), flight.serials,
+            _INDEX[:1], flight.hashes, flight.values, *self._kernel_arrays, *self._scratch, _NOWHERE,
         )  # fmt: skip
         if self.record is not None:
-            self.record(time, kind, int(serials[row]))
+            self.record(time, kind, int(flight.serials[row]))
 
 
 _KINDS = np.arange(3, dtype=np.uint8)

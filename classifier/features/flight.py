@@ -50,7 +50,7 @@ class Flight:
         """Remember arrivals under their serial numbers, int64[n]."""
         rows = [self._take() for _ in range(len(serials))]
         _put(
-            np.array(rows), serials, events.time, events.hashes, events.values,
+            np.array(rows, np.int64), serials, events.time, events.hashes, events.values,
             self.serials, self.time, self.hashes, self.values,
         )  # fmt: skip
         self._row_of.update(zip(serials.tolist(), rows, strict=True))

@@ -8,18 +8,26 @@ numba keeps what it has compiled in files (`NUMBA_CACHE_DIR`); whoever comes lat
 from __future__ import annotations
 
 from classifier.events import Event, table_of
-from classifier.features.engine import Tables
+from classifier.features.engine import Engine, Tables
+from classifier.features.prepare import Preparer
 from classifier.features.stream import feature_chunks
 
 
 def compile_kernels() -> None:
-    """Run every kernel of the features once, on two requests."""
+    """Run every kernel of the features once, on two requests of a log and on one that comes alone."""
     event = Event(
         time=1.0, ip="192.0.2.1", method="POST", path="/v1/chat/completions", duration=0.5, status=200, account="a",
         user_agent="a", prompt="Hello", model="m", input_tokens=1, output_tokens=1,
     )  # fmt: skip
-    for _ in feature_chunks([table_of([event, event])], sizes=Tables.for_clients(64), threads=2, secret=bytes(16)):
+    sizes, secret = Tables.for_clients(64), bytes(16)
+    for _ in feature_chunks([table_of([event, event])], sizes=sizes, threads=2, secret=secret):
         pass
+    engine, preparer = Engine(sizes), Preparer(secret)
+    serial, _ = engine.arrive(preparer.arrival(event))
+    values = engine.values_of(serial)
+    assert values is not None
+    preparer.completion(values, event)
+    engine.complete(serial, 2e6, values)
 
 
 if __name__ == "__main__":

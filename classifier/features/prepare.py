@@ -480,7 +480,10 @@ class Preparer:
     # --- one event -----------------------------------------------------------------------------------------------------
 
     def arrival(self, event: Event) -> Events:
-        """Prepare what is known of one event at its arrival: an `Events` of one row, completion values NaN."""
+        """Prepare what is known of one event at its arrival: an `Events` of one row, whose values of the answer are 0.
+
+        Raises ValueError for a time that is none.
+        """
         return self.gathered([self.described(event)], [microseconds(event.time)])
 
     def client_keys(self, client: str) -> tuple[int, int]:
@@ -506,6 +509,8 @@ class Preparer:
     def gathered(self, described: Sequence[Described], times: Sequence[int]) -> Events:
         """Return events that were `described` and arrive at `times` (µs), one row each; their prompts are read in one call."""
         n, scorer, (_, rows, prompts) = len(described), self.prompts, zip(*described, strict=True)
+        if len(times) != n:
+            raise ValueError(f"{len(times)} times for {n} events")
         moments, data = np.array(times), np.frombuffer(b"".join(rows + prompts), np.uint8)
         bounds = np.array([*accumulate(map(len, prompts), initial=_ROW.size * n)])
         hashes, values = np.empty((n, at.HASHES), np.uint64), np.empty((n, at.VALUES), np.float32)

@@ -32,6 +32,8 @@ TEST_TIME = 0.15
 SHORT_ROWS = 60_000
 """Rows below which a log is short: it is cut into more folds, and with woven attackers the trees are small."""
 MOST_FOLDS = 8
+LONG_ROWS = 500_000
+"""Rows to grow on from which a log is long: it has enough to say for twice as many trees."""
 SUSPICIOUS_CLIENTS = 0.005
 """Share of the clients taken as legitimate that are left out as the most suspicious: a real log has attackers of its own."""
 CALIBRATION_TIME = 0.5
@@ -66,6 +68,15 @@ class Settings:
         Woven attackers take after clients of the log, and large trees would learn after whom.
         """
         return replace(self, leaves=8, fewest_rows=100) if rows < SHORT_ROWS else self
+
+    def for_long(self) -> Settings:
+        """Return the settings for a long log: twice as many trees, each with three fifths of the weight."""
+        return replace(
+            self,
+            own_trees=2 * self.own_trees,
+            group_trees=2 * self.group_trees,
+            learning_rate=0.6 * self.learning_rate,
+        )
 
     def lightgbm(self) -> dict[str, Any]:
         """Return the parameters of `lightgbm.train`."""
@@ -191,6 +202,8 @@ def train(
     known_fold = _fold(known.key, settings)
     _check_clients(known, known_fold)
     positions, stands_for = thinned(known, settings.seed)
+    if len(positions) >= LONG_ROWS:
+        settings = settings.for_long()
     grown = known.take(positions)
     grown.weight = stands_for
     train_rows = _with_views(grown, known, views)

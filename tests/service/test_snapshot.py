@@ -50,6 +50,16 @@ def assert_same(one: Engine, other: Engine) -> None:
     )
 
 
+def test_an_engine_with_nothing_in_flight_is_restored(tmp_path: Path) -> None:
+    engine, snapshots = Engine(SIZES), Snapshots(tmp_path, SECRET)
+    serial, _ = engine.arrive(PREPARER.arrival(event(1.0, 1)))
+    finish(engine, serial, 2.0)
+    snapshots.save(engine, 5.0, lambda: RUNS)
+    found = snapshots.restore(SIZES)
+    assert found is not None
+    assert_same(found[0], engine)
+
+
 def test_a_restored_engine_goes_on_as_the_one_that_was_saved(tmp_path: Path) -> None:
     engine, snapshots = lived(), Snapshots(tmp_path, SECRET)
     assert snapshots.save(engine, 5.0, lambda: RUNS) == (tmp_path / NEWEST).stat().st_size

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from classifier.evaluation.baselines import damped, limits, sessions
@@ -106,6 +107,14 @@ def test_a_log_of_two_days_has_other_clients_and_campaigns_on_the_second(tmp_pat
         assert first
         assert then
         assert not first & then
+
+
+def test_the_surge_of_a_log_comes_on_its_last_day(tmp_path: Path) -> None:
+    write(Log("surge", 3, 200, 3600.0, surge=10.0, days=2), tmp_path / "surge.parquet")
+    events = read(tmp_path / "surge.parquet").events
+    surged = events.filter(pc.equal(events["family"], "surge"))["time"]
+    assert len(surged)
+    assert pc.min(surged).as_py() >= events["time"][0].as_py() + 3600e6
 
 
 def test_the_full_plan_is_of_the_size_that_acceptance_asks_for() -> None:

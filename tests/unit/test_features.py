@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from classifier.events import MICROSECONDS, Event, table_of
+from classifier.events import MICROSECONDS, Event, microseconds, table_of
 from classifier.features import engine as engines
 from classifier.features import layout as at
 from classifier.features import profile, spec
@@ -324,6 +324,17 @@ def test_requests_that_have_ended_are_not_remembered_until_they_would_expire(mon
                 engine.complete(serial, (START + i + 0.5) * MICROSECONDS, engine.values_of(serial))
             assert kept or len(engine._due) <= 2 * (engine.in_flight + 1)
     assert told[0] == told[1]
+
+
+def test_a_crowd_that_comes_at_once_is_as_if_each_came_by_itself() -> None:
+    crowd = [event(i / 1000, account=f"a{i % 97}", prompt=None if i % 3 else f"Tell me {i}") for i in range(1_100)]
+    described = [PREPARER.described(one) for one in crowd]
+    together, alone = Engine(Tables.for_clients(64)), Engine(Tables.for_clients(64))
+    events = PREPARER.gathered(described, [microseconds(one.time) for one in crowd])
+    _, rows = together.arrive_all(events)
+    assert rows.tobytes() == b"".join(alone.arrive(PREPARER.arrival(one))[1].tobytes() for one in crowd)
+    with pytest.raises(ValueError, match="2 times for 1 events"):
+        PREPARER.gathered(described[:1], [1, 2])
 
 
 def test_the_memory_of_the_tables_is_stated() -> None:

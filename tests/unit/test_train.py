@@ -68,6 +68,16 @@ def test_trees_stay_small_where_attackers_are_woven_into_a_short_log() -> None:
     assert usual.for_woven(SHORT_ROWS - 1).leaves < usual.leaves
 
 
+def test_a_long_log_grows_more_trees(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Dataset.join([rows_of(40, 9, "person", False, 0), rows_of(40, 9, "request_flood", True, 500)])
+    data.rows[:, COLUMN["client_requests_seen"]] = np.where(data.malicious, 2, 1)
+    settings = Settings(own_trees=3, group_trees=2, fewest_rows=5)
+    for long, trees in ((len(data) + 1, (3, 2)), (1, (6, 4))):
+        monkeypatch.setattr(training, "LONG_ROWS", long)
+        boosters = training.train(data, settings=settings).boosters
+        assert (boosters.own.num_trees(), boosters.group.num_trees()) == trees
+
+
 def test_a_model_of_woven_traffic_does_not_look_at_everyone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = simulate(duration_s=3600, clients=60, attacks="none", seed=1)
     for name in ("malicious", "family"):
