@@ -204,7 +204,8 @@ class Engine:
     def arrive_all(self, events: Events) -> tuple[int, Rows]:
         """Record arrivals that come together, at least one, as if they came one by one.
 
-        It is one call of the kernel unless something expires between two of them. Return the serial number of the first and their rows, float32[n, features].
+        It is one call of the kernel unless something expires between two of them. Return the serial number of the first and
+        their rows, float32[n, features].
         """
         moments, first = events.time.tolist(), self.arrivals
         n, newest = len(moments), float(max(self.clock, *moments))
