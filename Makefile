@@ -65,7 +65,7 @@ check: $(VENV)/.dev ## lint, format, types, import edges
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports --no-logo
 
-# What tests wait for else, each process by itself: it takes a core while the linters take another (`make -j2 check ready`).
+# What the tests would else set up first, the kernels once in each process: it takes one core while the linters take another.
 .PHONY: ready
 ready: $(VENV)/.dev $(LITELLM)/.installed
 	$(PY) -m classifier.features.kernels

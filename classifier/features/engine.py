@@ -135,7 +135,8 @@ class Engine:
         self.own_tags = np.zeros(int(slots[0]), np.uint64)
         self.group = zeros_of((int(slots[1:].sum()), at.GROUP_WIDTH))
         self.group_tags = np.zeros(int(slots[1:].sum()), np.uint64)
-        self._kernel_arrays = (self._places, _COLUMNS, *self.arrays, _ratios_among(entities))
+        self._ratios = _ratios_among(entities)
+        self._kernel_arrays = (self._places, _COLUMNS, *self.arrays, self._ratios)
         self._scratch = _scratch(profile.BLOCK)
         self._flight = Flight(pending_limit + 1)
         self._due: list[tuple[float, int]] = []
@@ -184,7 +185,7 @@ class Engine:
                         range(self._shards),
                     )
                 )
-            profile.finish(0, len(t.time), t.kind, t.event, t.events.values, rows, self._kernel_arrays[-1], out)
+            profile.finish(0, len(t.time), t.kind, t.event, t.events.values, rows, self._ratios, out)
         self.arrivals += len(t.arrivals)
         return out
 
@@ -216,11 +217,8 @@ class Engine:
         self._expire(newest)
         if self.start is None:
             self.start = float(moments[0])
-        # Slices of what is there: of a few events, making arrays takes longer than all the rest.
-        index, kinds = (
-            (_INDEX[:n], _ARRIVALS[:n]) if n <= len(_INDEX) else (np.arange(n), np.full(n, at.ARRIVAL, np.uint8))
-        )
-        out, serials = _rows(n, self._kinds), np.arange(first, first + n)
+        out, index, serials = _rows(n, self._kinds), np.arange(n), np.arange(first, first + n)
+        kinds = np.full(n, at.ARRIVAL, np.uint8)
         profile.run(
             self._kinds, 0, 1, self.start, np.array(moments, np.float64), kinds, index, serials, index,
             events.hashes, events.values, *self._kernel_arrays, *self._scratch, out,
@@ -320,14 +318,14 @@ class Engine:
         flight = self._flight
         profile.run(
             self._kinds, 0, 1, self.start, np.array([time]), _KINDS[kind : kind + 1], np.array([row]), flight.serials,
-            _INDEX[:1], flight.hashes, flight.values, *self._kernel_arrays, *self._scratch, _NOWHERE,
+            _FIRST_ROW, flight.hashes, flight.values, *self._kernel_arrays, *self._scratch, _NOWHERE,
         )  # fmt: skip
         if self.record is not None:
             self.record(time, kind, int(flight.serials[row]))
 
 
 _KINDS = np.arange(3, dtype=np.uint8)
-_INDEX, _ARRIVALS = np.arange(1024), np.full(1024, at.ARRIVAL, np.uint8)
+_FIRST_ROW = np.zeros(1, np.int64)
 _DUE_KEPT = 16_384
 _NOWHERE = np.empty((1, len(NAMES)), np.float32)
 
