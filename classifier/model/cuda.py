@@ -4,7 +4,8 @@ ONNX Runtime runs on the CPU, without a word, whatever its CUDA provider lacks, 
 the CPU is no way out: a session that would need it is refused, and which provider each node was given is read back.
 
 Rows are cut into a few fixed sizes, the last piece padded. Each size has buffers of its own, on the device and in pinned
-memory of the host, and its run is captured once as a CUDA graph and replayed from then on.
+memory of the host, and its run is captured once as a CUDA graph and replayed from then on. The largest size has two: while the
+device runs one, a second thread fills the other.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import io
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,17 +29,30 @@ from classifier.errors import BundleError, InputError
 
 FloatRows = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
-Run = Callable[[FloatRows, int], tuple[Scores, Scores]]
 
 PROVIDER = "CUDAExecutionProvider"
-SIZES = (16, 64, 256, 1_024, 4_096, 16_384)
-"""Rows of a run. With the largest, a forest of 400 trees holds some 130 MB on the device."""
+SIZES = (16, 64, 256, 1_024, 4_096, 8_192)
+"""Rows of a run. What operators hand to one another, 13 MB at a time with 400 trees, stays in the cache of a large GPU."""
 _WARM = 3
 """Runs before a size is used: the first ones choose kernels and capture the graph."""
 _FATAL_ONLY = 4
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_FOR_EVERY_CONTEXT = 1  # CU_MEMHOSTREGISTER_PORTABLE
 
 _one_at_a_time = threading.Lock()
 """While a graph is captured no other thread of the process may use the device."""
+
+
+class Run(Protocol):
+    """A run over a fixed number of rows, with buffers of its own."""
+
+    def load(self, rows: FloatRows) -> None:
+        """Copy rows float32[n, F] to the device, n being at most the size. Another run may be under way."""
+        ...
+
+    def scores(self, n: int) -> tuple[Scores, Scores]:
+        """Run, and return the raw scores and the probabilities, float32[n] each, of the first n of the rows that were loaded."""
+        ...
 
 
 class Device(Protocol):
@@ -46,7 +62,7 @@ class Device(Protocol):
     provider: str
 
     def prepared(self, size: int) -> Run:
-        """Return run(rows, n), which scores the first n of at most `size` rows: raw and probability, float32[n]."""
+        """Return a run over `size` rows."""
         ...
 
 
@@ -55,24 +71,52 @@ class DeviceEngine:
 
     def __init__(self, device: Device, sizes: Sequence[int] = SIZES) -> None:
         self.n_features, self.providers = device.n_features, (device.provider,)
+        *smaller, largest = sorted(sizes)
+        self._sizes = (*smaller, largest)
+        self._here = threading.local()
         with _one_at_a_time:
-            self._runs = [(size, device.prepared(size)) for size in sorted(sizes)]
-            for size, run in self._runs:
-                for _ in range(_WARM):
-                    run(np.zeros((size, self.n_features), np.float32), size)
+            self._runs = {size: [device.prepared(size)] for size in self._sizes}
+            self._runs[largest].append(device.prepared(largest))
+            self._warm_up()
+        self._loader = ThreadPoolExecutor(1, "botsieve-device")
 
     def score(self, rows: FloatRows) -> tuple[Scores, Scores]:
         """Return raw scores and probabilities, float32[n] each, of C-ordered rows float32[n, F]."""
         raw, probability = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
-        begin = 0
+        largest = self._sizes[-1]
+        parts = [slice(begin, min(begin + largest, len(rows))) for begin in range(0, len(rows), largest)]
         with _one_at_a_time:
-            while begin < len(rows):
-                left = len(rows) - begin
-                size, run = next((one for one in self._runs if one[0] >= left), self._runs[-1])
-                part = slice(begin, begin + min(size, left))
-                raw[part], probability[part] = run(rows[part], part.stop - begin)
-                begin = part.stop
+            self._warm_up()
+            for number, part in enumerate(parts):
+                run = self._run(number, part)
+                if number == 0:
+                    run.load(rows[part])
+                following = None
+                if number + 1 < len(parts):
+                    after = parts[number + 1]
+                    following = self._loader.submit(self._run(number + 1, after).load, rows[after])
+                try:
+                    raw[part], probability[part] = run.scores(part.stop - part.start)
+                finally:
+                    if following is not None:
+                        following.result()
         return raw, probability
+
+    def _run(self, number: int, part: slice) -> Run:
+        """Return the run for the part of this number: neighbours do not share one."""
+        runs = self._runs[next(size for size in self._sizes if size >= part.stop - part.start)]
+        return runs[number % len(runs)]
+
+    def _warm_up(self) -> None:
+        """Run every size until its graph is captured: ONNX Runtime does so for each thread, and no copy may be under way."""
+        if getattr(self._here, "warm", False):
+            return
+        for size in self._sizes:
+            for run in self._runs[size]:
+                run.load(np.zeros((size, self.n_features), np.float32))
+                for _ in range(_WARM):
+                    run.scores(size)
+        self._here.warm = True
 
 
 class CudaDevice:
@@ -90,59 +134,65 @@ class CudaDevice:
             raise InputError(f"device cuda would run {', '.join(elsewhere) or 'the graph'} elsewhere; use --device cpu")
 
     def prepared(self, size: int) -> Run:
-        """Return a run over `size` rows, with buffers of its own."""
-        import onnxruntime
-
-        held, rows = self._buffers((size, self.n_features))
-        outputs = {name: self._buffers((size,)) for name in ("raw", "probability")}
-        binding = self._session.io_binding()
-        binding.bind_ortvalue_input("features", rows)
-        for name, (_, output) in outputs.items():
-            binding.bind_ortvalue_output(name, output)
-        options = onnxruntime.RunOptions()
+        """Return a run over `size` rows."""
         self._captured += 1
-        options.add_run_config_entry("gpu_graph_id", str(self._captured))
-        staged = held.numpy()
-
-        def run(some: FloatRows, n: int) -> tuple[Scores, Scores]:
-            staged[:n] = some[:n]  # what lies behind n is of an earlier run, and nobody reads its scores
-            rows.update_inplace(held)
-            self._session.run_with_iobinding(binding, options)
-            for host, output in outputs.values():
-                host.update_inplace(output)
-            raw, probability = (host.numpy()[:n].copy() for host, _ in outputs.values())
-            return raw, probability
-
-        return run
+        return _CudaRun(self._session, size, self.n_features, self._captured)
 
     def seconds_without_copies(self, size: int, repeats: int = 20) -> float:
         """Return the mean seconds of a run over `size` rows that are on the device already: what a benchmark asks for."""
-        import onnxruntime
-
-        binding, options = self._session.io_binding(), onnxruntime.RunOptions()
-        _, rows = self._buffers((size, self.n_features))
-        rows.update_inplace(np.zeros((size, self.n_features), np.float32))
-        outputs = {name: self._buffers((size,))[1] for name in ("raw", "probability")}
-        binding.bind_ortvalue_input("features", rows)
-        for name, output in outputs.items():
-            binding.bind_ortvalue_output(name, output)
         self._captured += 1
-        options.add_run_config_entry("gpu_graph_id", str(self._captured))
+        run = _CudaRun(self._session, size, self.n_features, self._captured)
+        run.load(np.zeros((size, self.n_features), np.float32))
         begun = 0.0
         with _one_at_a_time:
             for number in range(_WARM + repeats):
                 if number == _WARM:
                     begun = time.perf_counter()
-                self._session.run_with_iobinding(binding, options)  # waits for the device
+                run.on_device()
         return (time.perf_counter() - begun) / repeats
 
-    def _buffers(self, shape: tuple[int, ...]) -> tuple[Any, Any]:
-        """Return memory of the host, pinned where that can be had, and of the device."""
-        from onnxruntime import OrtValue
 
-        pinned = _pinned_memory()
-        host = OrtValue.ortvalue_from_shape_and_type(shape, np.float32, **({"memory_info": pinned} if pinned else {}))
-        return host, OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cuda", 0)
+class _CudaRun:
+    """A run whose buffers and captured graph, known by its number, stay where they are."""
+
+    def __init__(self, session: Any, size: int, n_features: int, number: int) -> None:
+        import onnxruntime
+
+        self._session = session
+        self._binding, self._options = session.io_binding(), onnxruntime.RunOptions()
+        self._options.add_run_config_entry("gpu_graph_id", str(number))
+        self._host, self._rows = _buffers((size, n_features))
+        self._staged = self._host.numpy()
+        self._binding.bind_ortvalue_input("features", self._rows)
+        self._outputs = []
+        for name in ("raw", "probability"):
+            host, output = _buffers((size,))
+            self._binding.bind_ortvalue_output(name, output)
+            self._outputs.append((host, output))
+
+    def load(self, rows: FloatRows) -> None:
+        self._staged[: len(rows)] = rows  # what lies behind is of an earlier run, and nobody reads its scores
+        self._rows.update_inplace(self._host)
+
+    def on_device(self) -> None:
+        """Run over what is on the device, and wait for it."""
+        self._session.run_with_iobinding(self._binding, self._options)
+
+    def scores(self, n: int) -> tuple[Scores, Scores]:
+        self.on_device()
+        for host, output in self._outputs:
+            host.update_inplace(output)
+        raw, probability = (host.numpy()[:n].copy() for host, _ in self._outputs)
+        return raw, probability
+
+
+def _buffers(shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """Return memory of the host, pinned where that can be had, and of the device."""
+    from onnxruntime import OrtValue
+
+    host = OrtValue.ortvalue_from_shape_and_type(shape, np.float32)
+    _pin(host)
+    return host, OrtValue.ortvalue_from_shape_and_type(shape, np.float32, "cuda", 0)
 
 
 def placement(session: Any) -> list[tuple[str, str]]:
@@ -157,14 +207,11 @@ def why_not() -> str | None:
 
     if PROVIDER not in onnxruntime.get_available_providers():
         return "an onnxruntime with the CUDA provider (onnxruntime-gpu; it exists for Linux and for Windows on AMD64)"
-    if sys.platform != "win32":
-        try:
-            driver = ctypes.CDLL("libcuda.so.1")
-        except OSError:
-            return "an NVIDIA GPU and its driver (there is no libcuda.so.1 here)"
-        if driver.cuInit(0) != 0:
-            return "an NVIDIA GPU (the driver is here and finds none)"
-    return None
+    try:
+        found = _driver().cuInit(0) == 0
+    except OSError:
+        return f"an NVIDIA GPU and its driver (there is no {_DRIVER} here)"
+    return None if found else "an NVIDIA GPU (the driver is here and finds none)"
 
 
 def _strict_session(graph: bytes) -> Any:
@@ -191,12 +238,36 @@ def _strict_session(graph: bytes) -> Any:
         ) from error
 
 
-def _pinned_memory() -> Any:
-    """Return ONNX Runtime's description of the GPU's pinned host memory, or None where it offers none."""
-    import onnxruntime
+def _pin(host: Any) -> None:
+    """Have the driver lock the memory of a tensor where it is, so that the GPU copies by itself; else copies take longer.
 
-    for device in onnxruntime.get_ep_devices():
-        if device.ep_name == PROVIDER:
-            with contextlib.suppress(Exception):
-                return device.memory_info(onnxruntime.OrtDeviceMemoryType.HOST_ACCESSIBLE)
-    return None
+    ONNX Runtime's own pinned allocator cannot be reached from Python.
+    """
+    driver, address = _driver(), ctypes.c_void_p(host.data_ptr())
+    with _primary_context(driver):
+        if driver.cuMemHostRegister_v2(address, ctypes.c_size_t(host.numpy().nbytes), _FOR_EVERY_CONTEXT) == 0:
+            weakref.finalize(host, _unpin, driver, address).atexit = False
+
+
+def _unpin(driver: Any, address: ctypes.c_void_p) -> None:
+    with _primary_context(driver):
+        driver.cuMemHostUnregister(address)
+
+
+@contextlib.contextmanager
+def _primary_context(driver: Any) -> Iterator[None]:
+    """Make the context that ONNX Runtime uses this thread's."""
+    device, context = ctypes.c_int(), ctypes.c_void_p()
+    driver.cuDeviceGet(ctypes.byref(device), 0)
+    driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
+    driver.cuCtxPushCurrent_v2(context)
+    try:
+        yield
+    finally:
+        driver.cuCtxPopCurrent_v2(ctypes.byref(context))
+        driver.cuDevicePrimaryCtxRelease_v2(device)
+
+
+def _driver() -> Any:
+    """Load NVIDIA's driver library. Raises OSError."""
+    return ctypes.CDLL(_DRIVER)

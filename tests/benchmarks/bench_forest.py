@@ -1,4 +1,5 @@
-"""The same forest and rows through LightGBM, ONNX Runtime, our engines and three compilers; one thread.
+"""The same forest and rows through LightGBM, ONNX Runtime, our engines and three compilers; one thread. On a GPU, where there
+is one: the graph of tensors, and NVIDIA's nvForest where it installs; with the copies to the GPU and back.
 
 400 trees of 63 leaves over 64 features with missing values. Engines take turns, every call sees rows that none has seen
 before it in that turn, and medians are compared. Peers that a user could pick instead run in an environment of their own
@@ -21,10 +22,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from classifier.model.cuda import CudaDevice, DeviceEngine, why_not
+
 TREES, LEAVES, DEPTH, WIDTH = 400, 63, 8, 64
 BATCHES = (1, 16, 256, 4_096, 65_536)
 REPEATS = {1: 301, 16: 101, 256: 25, 4_096: 7, 65_536: 3}
 PEERS = ("treelite", "tl2cgen", "lleaves")
+ON_GPU = "botsieve, GPU"
+TENSORS = "model.cuda.onnx"
 ROWS = 2 * 65_536
 PATIENCE_S = 300
 """What a peer may take to load or compile the forest."""
@@ -77,9 +82,10 @@ def grown(folder: Path) -> Any:
 
     from classifier.model.boosters import Boosters
     from classifier.model.export import to_onnx
+    from classifier.model.tensors import to_tensors
 
     written = folder / "model.txt"
-    if written.exists():
+    if written.exists() and (folder / TENSORS).exists():
         return lightgbm.Booster(model_file=written)
     rows, labels = traffic(40_000, seed=1)
     parameters = {
@@ -90,7 +96,9 @@ def grown(folder: Path) -> Any:
     boosters = Boosters(booster, list(range(WIDTH)), None)
     boosters.round_leaves()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(to_onnx(boosters.forest(WIDTH), (1.0, 0.0), np.inf).SerializeToString())
+    forest = boosters.forest(WIDTH)
+    for name, made in (("model.onnx", to_onnx), (TENSORS, to_tensors)):
+        (folder / name).write_bytes(made(forest, (1.0, 0.0), np.inf).SerializeToString())
     booster.save_model(written)
     return booster
 
@@ -100,11 +108,15 @@ def ours(folder: Path, booster: Any) -> dict[str, Callable[[FloatRows], Any]]:
     from classifier.model.scorer import Scorer
 
     compiled, graph = (Scorer(folder / "model.onnx", engine=kind) for kind in ("compiled", "onnxruntime"))  # type: ignore[arg-type]
-    return {
+    engines: dict[str, Callable[[FloatRows], Any]] = {
         "lightgbm": lambda rows: booster.predict(rows, raw_score=True, num_threads=1),
         "onnxruntime": lambda rows: graph.score(rows)[0],
         "botsieve": lambda rows: compiled.score(rows)[0],
     }
+    if why_not() is None:
+        device = DeviceEngine(CudaDevice((folder / TENSORS).read_bytes()))
+        engines[ON_GPU] = lambda rows: device.score(rows)[0]
+    return engines
 
 
 def started(python: Path | None, folder: Path) -> dict[str, subprocess.Popen[str]]:
@@ -114,7 +126,7 @@ def started(python: Path | None, folder: Path) -> dict[str, subprocess.Popen[str
         print("no environment with treelite, tl2cgen and lleaves here; `make bench-forest` makes one")
         return peers
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for name in PEERS:
+    for name in (*PEERS, "nvforest") if why_not() is None else PEERS:
         command = [str(python), str(_PEERS), name, str(folder / "model.txt"), str(folder / "rows.npy"), str(WIDTH)]
         peer = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment

@@ -28,10 +28,11 @@ Report = Callable[[str, bool | None, str], None]
 def check(folder: Path, bundle: Path | None, count: int, stand_in: bool, report: Report) -> None:
     """Decide about the same events on both, then under load, then with a device that fails."""
     served = bundle or small_bundle(folder)
-    bodies = list(_bodies(count))
+    bodies, later, last = (list(_bodies(begin, some)) for begin, some in _parts(count))
     alike = ["--stand-in"] if stand_in else []
     with running(served, "cpu") as port:
         cpu = [decided(port, body) for body in bodies]
+        cpu_rate, _ = load(port, later)
     with running(served, "cuda", *alike) as port:
         ready = told(port)
         said = set(ready["providers"])
@@ -40,10 +41,11 @@ def check(folder: Path, bundle: Path | None, count: int, stand_in: bool, report:
         differ = sum(one != other for a, b in zip(cpu, device, strict=True) for one, other in zip(a, b, strict=True))
         whole = sum(map(len, device))
         report("decisions equal the CPU service", differ == 0, f"{differ} of {whole:,} differ ({', '.join(said)})")
-    with running(served, "cuda", *alike) as port:
-        rate, p99 = load(port, bodies)
+        rate, full = load(port, later)
+        _, half = load(port, last, rate / 2)
         found = (
-            f"{rate:,.0f} events/s in lists of {BATCH}, p99 {p99 * 1e3:.1f} ms, {CONNECTIONS} connections from Python"
+            f"{rate:,.0f} events/s in lists of {BATCH} over {CONNECTIONS} connections from Python (the CPU's {cpu_rate:,.0f}),"
+            f" p99 {full[1] * 1e3:.1f} ms; half as many in Poisson arrivals: {half[0] * 1e3:.1f}, p99 {half[1] * 1e3:.1f} ms"
         )
         report(
             "endpoint under load",
@@ -66,11 +68,17 @@ def check(folder: Path, bundle: Path | None, count: int, stand_in: bool, report:
         )
 
 
-def _bodies(count: int) -> Iterator[bytes]:
-    rng = np.random.default_rng(11)
-    for begin in range(0, count, BATCH):
-        events = [{**event(rng), "time": START + 0.01 * (begin + i)} for i in range(min(BATCH, count - begin))]
-        yield json.dumps(events).encode()
+def _parts(count: int) -> list[tuple[int, int]]:
+    """Return where the events to compare, those at full rate and those at half of it begin, and how many they are."""
+    quarter = max(count // 4, BATCH)
+    return [(0, count), (count, quarter), (count + quarter, quarter)]
+
+
+def _bodies(begin: int, count: int) -> Iterator[bytes]:
+    rng = np.random.default_rng(11 + begin)
+    for first in range(begin, begin + count, BATCH):
+        some = range(first, min(first + BATCH, begin + count))
+        yield json.dumps([{**event(rng), "time": START + 0.01 * number} for number in some]).encode()
 
 
 @contextmanager
@@ -127,21 +135,34 @@ def decided(port: int, body: bytes) -> list[tuple[Any, ...]]:
     return [(answer["raw"], answer["score"], answer["decision"]) for answer in answers]
 
 
-def load(port: int, bodies: list[bytes]) -> tuple[float, float]:
-    """Send all lists over several connections; return events a second and the 99th percentile of the latency, s."""
+def load(port: int, bodies: list[bytes], rate: float | None = None) -> tuple[float, tuple[float, float]]:
+    """Send all lists over several connections, as fast as they are answered or at a rate of events a second.
+
+    Return events a second, and median and 99th percentile of the latency, s; at a rate it counts from when a list was due.
+    """
+    rng = np.random.default_rng(5)
+    due = np.cumsum(rng.exponential(BATCH / rate, len(bodies))) if rate else np.zeros(len(bodies))
+    waiting = iter(zip(due.tolist(), bodies, strict=True))
     taken: list[float] = []
+    next_one = threading.Lock()
+    begun = time.perf_counter() + 0.05
 
-    def send(some: list[bytes]) -> None:
+    def send() -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port)
-        for body in some:
-            begun = time.perf_counter()
+        while True:
+            with next_one:
+                moment, body = next(waiting, (0.0, b""))
+            if not body:
+                return
+            time.sleep(max(begun + moment - time.perf_counter(), 0.0))
+            since = begun + moment if rate else time.perf_counter()
             post(connection, body)
-            taken.append(time.perf_counter() - begun)
+            taken.append(time.perf_counter() - since)
 
-    threads = [threading.Thread(target=send, args=(bodies[i::CONNECTIONS],)) for i in range(CONNECTIONS)]
-    begun = time.perf_counter()
+    threads = [threading.Thread(target=send) for _ in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return BATCH * len(bodies) / (time.perf_counter() - begun), float(np.quantile(taken, 0.99))
+    median, late = np.quantile(taken, (0.5, 0.99)).tolist()
+    return BATCH * len(bodies) / (time.perf_counter() - begun), (median, late)

@@ -28,14 +28,23 @@ class StandIn:
 
     def prepared(self, size: int) -> Run:
         """Return a run over `size` rows; what lies behind the rows of a call is of an earlier one."""
-        held = np.full((size, self.n_features), np.nan, np.float32)
+        return _StandInRun(self, size)
 
-        def run(rows: Rows, n: int) -> tuple[Rows, Rows]:
-            if self.fails_at is not None and len(self.calls) >= self.fails_at:
-                raise RuntimeError(FAULT)
-            self.calls.append((size, n))
-            held[:n] = rows[:n]
-            raw, probability = self._session.run(None, {"features": held})
-            return raw[:n], probability[:n]
+    def run(self, rows: Rows, n: int) -> tuple[Rows, Rows]:
+        """Run over all rows, of which n are meant."""
+        if self.fails_at is not None and len(self.calls) >= self.fails_at:
+            raise RuntimeError(FAULT)
+        self.calls.append((len(rows), n))
+        raw, probability = self._session.run(None, {"features": rows})
+        return raw[:n], probability[:n]
 
-        return run
+
+class _StandInRun:
+    def __init__(self, device: StandIn, size: int) -> None:
+        self._device, self._held = device, np.full((size, device.n_features), np.nan, np.float32)
+
+    def load(self, rows: Rows) -> None:
+        self._held[: len(rows)] = rows
+
+    def scores(self, n: int) -> tuple[Rows, Rows]:
+        return self._device.run(self._held, n)
