@@ -35,7 +35,7 @@ SIZES = (16, 64, 256, 1_024, 4_096, 8_192)
 """Rows of a run. What operators hand to one another, 13 MB at a time with 400 trees, stays in the cache of a large GPU."""
 _WARM = 3
 """Runs before a size is used: the first ones choose kernels and capture the graph."""
-_FATAL_ONLY = 4
+_ERRORS_ONLY, _FATAL_ONLY = 3, 4
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _FOR_EVERY_CONTEXT = 1  # CU_MEMHOSTREGISTER_PORTABLE
 
@@ -221,6 +221,7 @@ def _strict_session(graph: bytes) -> Any:
         raise InputError(f"device cuda needs {missing}; use --device cpu or auto")
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find, and goes on
         onnxruntime.preload_dlls()
+    onnxruntime.set_default_logger_severity(_ERRORS_ONLY)  # it warns that CUDA is no plug-in, which nobody asked for
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _FATAL_ONLY  # the same is raised, in one line
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")

@@ -29,6 +29,7 @@ BATCHES = (1, 16, 256, 4_096, 65_536)
 REPEATS = {1: 301, 16: 101, 256: 25, 4_096: 7, 65_536: 3}
 PEERS = ("treelite", "tl2cgen", "lleaves")
 ON_GPU = "botsieve, GPU"
+OURS, GPU = ("botsieve", ON_GPU), (ON_GPU, "nvforest")
 TENSORS = "model.cuda.onnx"
 ROWS = 2 * 65_536
 PATIENCE_S = 300
@@ -208,7 +209,7 @@ def table(times: dict[str, dict[int, float]]) -> None:
     print("\nµs a row, and how many times as long as botsieve's compiled forest\n")
     print(f"{'engine':14}" + "".join(f"{batch:>18,}" for batch in BATCHES))
     for name, taken in times.items():
-        cells = (f"{taken[batch]:10.2f} {taken[batch] / times['botsieve'][batch]:6.1f}×" for batch in BATCHES)
+        cells = (f"{taken[batch]:10.3g} {taken[batch] / times['botsieve'][batch]:6.1f}×" for batch in BATCHES)
         print(f"{name:14}" + "".join(cells))
 
 
@@ -221,14 +222,15 @@ def plot(times: dict[str, dict[int, float]], path: Path) -> None:
     height = 0.0
     for name, taken in sorted(times.items(), key=lambda one: one[1][BATCHES[-1]]):
         height = max(taken[BATCHES[-1]], 1.25 * height)  # names of lines that end close together stand above each other
-        style = {"linewidth": 2.5, "color": "black"} if name == "botsieve" else {"linewidth": 1.2}
-        line = axes.plot(BATCHES, [taken[batch] for batch in BATCHES], marker="o", markersize=3, **style)[0]  # type: ignore[arg-type]
+        style: dict[str, Any] = {"linestyle": "--" if name in GPU else "-"}
+        style |= {"linewidth": 2.5, "color": "black"} if name in OURS else {"linewidth": 1.2}
+        line = axes.plot(BATCHES, [taken[batch] for batch in BATCHES], marker="o", markersize=3, **style)[0]
         axes.annotate(
             name, (BATCHES[-1], height), xytext=(5, 0), textcoords="offset points", va="center",
             color=line.get_color(), fontsize=8,
         )  # fmt: skip
     axes.set(xscale="log", yscale="log", xlabel="rows in a call", ylabel="µs a row")
-    axes.set_title(f"{TREES} trees × {LEAVES} leaves × {WIDTH} features, one thread", fontsize=10)
+    axes.set_title(f"{TREES} trees × {LEAVES} leaves × {WIDTH} features; on the CPU one thread", fontsize=10)
     axes.set_xticks(BATCHES, [f"{batch:,}" for batch in BATCHES])
     axes.margins(x=0.14)
     axes.grid(alpha=0.3)
