@@ -33,7 +33,7 @@ def run(bundle: Path | None, device: str) -> None:
     engines = alternatives(cpu, model, tensors, cast(Device, device), threads=1)
     times = measured(engines, SIZES)
     plan = planned(engines, times) if device == "auto" else [(1, engines[0])]
-    _line(f"{forest.n_trees} trees, {forest.n_features} features", "; one thread; median µs a row")
+    _line(f"{forest.n_trees} trees, {forest.n_features} features; one thread; median µs a row")
     _line("rows in a call", "".join(f"{size:>10,}" for size in SIZES))
     for place, engine in enumerate(engines):
         mine = (size for size in SIZES if max(one for one in plan if one[0] <= size)[1] is engine)
