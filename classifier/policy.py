@@ -155,7 +155,8 @@ class LegitimateCurve:
     `raw` rises and holds float32 values; the last lies above every legitimate score seen. `rows_beyond` counts the
     legitimate rows at or above, `client_share` is their share when each client counts once. The manifest carries it,
     and thresholds for any budget are read from it: exact at the round budgets (1 to 9 times a power of ten) and at
-    those it was made for, otherwise on the careful side.
+    those it was made for, otherwise on the careful side. `least_block` is a raw score below which nothing is blocked,
+    whatever the budget.
     """
 
     rows: int
@@ -163,6 +164,7 @@ class LegitimateCurve:
     raw: tuple[float, ...]
     rows_beyond: tuple[int, ...]
     client_share: tuple[float, ...]
+    least_block: float = -math.inf
 
     def threshold(self, budget: float) -> float:
         """Return the lowest raw score of the curve whose two shares are within the budget; +inf for a budget of 0."""
@@ -190,6 +192,7 @@ class LegitimateCurve:
             "raw": list(self.raw),
             "rows_beyond": list(self.rows_beyond),
             "client_share": list(self.client_share),
+            "least_block": None if math.isinf(self.least_block) else self.least_block,
         }
 
     @classmethod
@@ -201,6 +204,7 @@ class LegitimateCurve:
             tuple(float(raw) for raw in value["raw"]),
             tuple(int(rows) for rows in value["rows_beyond"]),
             tuple(float(share) for share in value["client_share"]),
+            -math.inf if (least := value.get("least_block")) is None else float(least),
         )
 
 
@@ -242,14 +246,18 @@ def thresholds_from_budgets(
 
 
 def thresholds_from_curve(curve: LegitimateCurve, budgets: Budgets, strict: Collection[str] = ()) -> Thresholds:
-    """Read the thresholds for budgets from a curve; refusals and notes as in `thresholds_from_budgets`."""
+    """Read the thresholds for budgets from a curve, that of block at least its `least_block`.
+
+    Refusals and notes are as in `thresholds_from_budgets`.
+    """
     chosen: dict[str, float] = {}
     notes: list[str] = []
     for name, done in (("challenge", "challenged"), ("block", "blocked")):
         budget = getattr(budgets, name)
         refusal = unresolved(curve.rows, budget)
         if refusal is None:
-            chosen[name] = curve.threshold(budget)
+            threshold = curve.threshold(budget)
+            chosen[name] = max(threshold, curve.least_block) if name == "block" else threshold
             continue
         if name in strict:
             raise InputError(f"the {name} budget of {100 * budget:g} % {refusal}")

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier.model.ranking import highest
+from classifier.policy import LegitimateCurve
 
 Floats = npt.NDArray[np.floating]
 LIMITS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, math.inf)
@@ -47,6 +48,15 @@ def fit_limit(
     of_client[client[malicious]] = kind
     found = [_recall(own + np.clip(group, -c, c), client, hostile, of_client[hostile]) for c in LIMITS]
     return next(c for c, recall in zip(LIMITS, found, strict=True) if recall >= max(found) - TOLERANCE)
+
+
+def least_block(alone: LegitimateCurve, challenge: float, limit: float) -> float:
+    """Return the raw score, a float32 value, below which nobody is blocked: company alone must not be enough.
+
+    `alone` is the curve of the own parts of legitimate requests. Who reaches the limit above the own part that the challenge
+    budget allows has an own part that would be challenged by itself, whatever the company.
+    """
+    return float(np.float32(alone.threshold(challenge)) + np.float32(limit))
 
 
 def _recall(

@@ -8,6 +8,7 @@ rows ─┬─ test: held-out clients, and the last stretch of time      ── 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +22,7 @@ from classifier.features.spec import FEATURES, columns_without
 from classifier.model.boosters import Boosters
 from classifier.model.calibrate import Calibration, fit_platt
 from classifier.model.dataset import Dataset, thinned, training_weights
-from classifier.model.group_limit import fit_limit
+from classifier.model.group_limit import fit_limit, least_block
 from classifier.model.ranking import highest
 from classifier.model.rounding import round_clip
 from classifier.policy import Budgets, LegitimateCurve, Thresholds, legitimate_curve, thresholds_from_curve, unresolved
@@ -231,6 +232,9 @@ def train(
     legitimate = ~known.malicious & trusted
     budgets, notes = _resolvable(budgets, int(legitimate.sum()), strict_budgets)
     curve = legitimate_curve(raw[legitimate], known.key[legitimate], budgets)
+    if math.isfinite(clip):
+        alone = legitimate_curve(parts_of[0][legitimate], known.key[legitimate], budgets)
+        curve = replace(curve, least_block=least_block(alone, budgets.challenge, clip))
     thresholds = thresholds_from_curve(curve, budgets, strict_budgets)
     thresholds = replace(thresholds, notes=(*notes, *thresholds.notes))
     later = known.time >= known.time.min() + CALIBRATION_TIME * (known.time.max() - known.time.min())

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from classifier.model.group_limit import FEWEST_CLIENTS, LIMITS, TOLERANCE, fit_limit
+from classifier.model.group_limit import FEWEST_CLIENTS, LIMITS, TOLERANCE, fit_limit, least_block
+from classifier.policy import Budgets, legitimate_curve, thresholds_from_curve
 
 
 def scores(
@@ -44,3 +46,22 @@ def test_without_attackers_or_without_a_group_part_there_is_nothing_to_limit() -
     own, group, malicious, key, family = scores(3 * FEWEST_CLIENTS, needs_group=False)
     assert fit_limit(own, group, np.zeros_like(malicious), key, family) == math.inf
     assert fit_limit(own, np.zeros_like(group), malicious, key, family) == math.inf
+
+
+def test_nobody_is_blocked_for_the_company_alone() -> None:
+    """Whoever is blocked would be challenged for their own part, whatever the group part adds."""
+    rng = np.random.default_rng(5)
+    n, limit = 200_000, 4.0
+    own = np.round(rng.standard_normal(n), 3).astype(np.float32)
+    group = np.where(rng.random(n) < 0.01, np.float32(9), np.float32(-1))  # one in a hundred in very bad company
+    key, budgets = np.arange(n), Budgets()
+    raw = own + np.clip(group, -limit, limit).astype(np.float32)
+    alone = legitimate_curve(own, key, budgets)
+    curve = legitimate_curve(raw, key, budgets)
+    free = thresholds_from_curve(curve, budgets)
+    held = thresholds_from_curve(replace(curve, least_block=least_block(alone, budgets.challenge, limit)), budgets)
+    suspicious = alone.threshold(budgets.challenge)
+    assert own[raw >= free.block].min() < suspicious
+    assert own[raw >= held.block].size == 0 or own[raw >= held.block].min() >= suspicious
+    tempted = np.float32(suspicious) - np.float32(0.001) + np.float32(limit)
+    assert tempted < held.block

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -147,6 +148,18 @@ def test_the_curve_is_small_and_comes_back_from_json() -> None:
     assert len(curve.raw) < 450
     assert (curve.rows, curve.clients, curve.rows_beyond[0]) == (200_000, 500, 200_000)
     assert LegitimateCurve.from_json(json.loads(json.dumps(curve.as_json(), allow_nan=False))) == curve
+
+
+@pytest.mark.parametrize("budget", [0.0001, 0.001, 0.002])
+def test_nothing_is_blocked_below_the_least_that_a_block_takes(budget: float) -> None:
+    raw = np.linspace(0, 1, 200_000, dtype=np.float32)
+    curve = legitimate_curve(raw, np.arange(200_000))
+    higher = replace(curve, least_block=1.5)
+    assert LegitimateCurve.from_json(json.loads(json.dumps(higher.as_json(), allow_nan=False))) == higher
+    free, held = (thresholds_from_curve(one, Budgets(0.002, budget)) for one in (curve, higher))
+    assert (held.challenge, held.block) == (free.challenge, 1.5)
+    assert thresholds_from_curve(replace(curve, least_block=0.5), Budgets(0.002, budget)) == free
+    assert thresholds_from_curve(higher, Budgets(0.002, 0)).block == math.inf
 
 
 @pytest.mark.parametrize("budgets", [Budgets(), Budgets(0.03, 0.0007), Budgets(0.00123, 0.00123)])
