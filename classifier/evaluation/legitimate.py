@@ -8,9 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier.evaluation.requests import Requests
+from classifier.events import MICROSECONDS
 from classifier.model.bootstrap import share
+from classifier.model.stability import WARM_UP_S
 from classifier.policy import Thresholds
 from classifier.traffic import legitimate
+
+Flags = npt.NDArray[np.bool_]
 
 
 def touched(
@@ -18,38 +22,55 @@ def touched(
 ) -> list[dict[str, Any]]:
     """Return a row for each kind, for all kinds, and for the surge: shares of requests challenged and blocked.
 
-    Challenged means challenged and not blocked. Intervals are over clients, drawn within their kind.
+    Challenged means challenged and not blocked. Intervals are over clients, drawn within their kind. `later` has the same of the
+    requests after the log's first `WARM_UP_S`, in which a service that starts with the log would enforce nothing; None where
+    there are none.
     """
     clients = requests.clients
     kinds = [kind for kind in (*legitimate.FAMILIES,) if (clients.group[~clients.malicious] == kind).any()]
     blocked = raw >= np.float32(thresholds.block)
-    challenged = (raw >= np.float32(thresholds.challenge)) & ~blocked
-    per_client = {
-        name: np.bincount(requests.client, weights=marks, minlength=len(clients))
-        for name, marks in (("requests", np.ones(len(raw))), ("challenged", challenged), ("blocked", blocked))
-    }
-    rng = np.random.default_rng(0)
+    marks = {"challenged": (raw >= np.float32(thresholds.challenge)) & ~blocked, "blocked": blocked}
+    everything, later = np.ones(len(raw), bool), requests.time >= requests.begins + WARM_UP_S * MICROSECONDS
+    parts = [
+        (_Counts(requests, marks, part), np.random.default_rng(seed)) for seed, part in enumerate((everything, later))
+    ]
     rows = []
     for kind in ("all", *kinds):
         of = ~clients.malicious if kind == "all" else ~clients.malicious & (clients.group == kind)
-        members = np.flatnonzero(of & (per_client["requests"] > 0))
+        whole, after = (counts.of(of, rng, resamples) for counts, rng in parts)
+        if whole is not None:
+            awkward = kind in legitimate.AWKWARD or kind in (legitimate.SURGE, "tenant_heavy")
+            rows.append({"kind": kind, "awkward": awkward, **whole, "later": after})
+    return rows
+
+
+class _Counts:
+    """How many requests of each client there are among some, and how many of them are marked."""
+
+    def __init__(self, requests: Requests, marks: dict[str, Flags], among: Flags) -> None:
+        def counted(flags: Flags) -> npt.NDArray[np.float64]:
+            marks = (flags & among).astype(np.float64)
+            return np.asarray(np.bincount(requests.client, weights=marks, minlength=len(requests.clients)), np.float64)
+
+        self._requests = counted(among)
+        self._marked = {name: counted(flags) for name, flags in marks.items()}
+
+    def of(self, clients: Flags, rng: np.random.Generator, resamples: int) -> dict[str, Any] | None:
+        """Return figures of these clients, of which at least one has a request; else None."""
+        members = np.flatnonzero(clients & (self._requests > 0))
         if not len(members):
-            continue
+            return None
         drawn = members[rng.integers(0, len(members), (resamples, len(members)))]
-        total, totals = per_client["requests"][members].sum(), per_client["requests"][drawn].sum(axis=1)
-        row: dict[str, Any] = {
-            "kind": kind,
-            "awkward": kind in legitimate.AWKWARD or kind in (legitimate.SURGE, "tenant_heavy"),
+        total, totals = self._requests[members].sum(), self._requests[drawn].sum(axis=1)
+        found: dict[str, Any] = {
             "clients": len(members),
             "requests": int(total),
-            "clients_touched": float(np.mean((per_client["challenged"] + per_client["blocked"])[members] > 0)),
+            "clients_touched": float(np.mean(sum(marked[members] for marked in self._marked.values()) > 0)),
         }
-        for what in ("challenged", "blocked"):
-            value = per_client[what][members].sum() / total
-            row[what] = share(float(value), per_client[what][drawn].sum(axis=1) / totals, len(members))
-            del row[what]["reason"]
-        rows.append(row)
-    return rows
+        for name, marked in self._marked.items():
+            found[name] = share(float(marked[members].sum() / total), marked[drawn].sum(axis=1) / totals, len(members))
+            del found[name]["reason"]
+        return found
 
 
 def acted_on(requests: Requests, raw: npt.NDArray[np.float32], thresholds: Thresholds) -> list[dict[str, Any]]:

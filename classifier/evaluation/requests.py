@@ -54,7 +54,7 @@ class Requests:
     """n requests by time, without the log's first stretch (in which profiles are young).
 
     rows float32[n, features] as `spec.NAMES` orders them; client int32[n], places in `clients`; key uint64[n] of the
-    client and row int64[n] in the log, as `Dataset` has them; events table [n].
+    client and row int64[n] in the log, as `Dataset` has them; events table [n]; begins µs, when the log's first request arrived.
     """
 
     rows: npt.NDArray[np.float32]
@@ -63,6 +63,7 @@ class Requests:
     row: npt.NDArray[np.int64]
     events: pa.Table
     clients: Clients
+    begins: int
 
     def __len__(self) -> int:
         return len(self.client)
@@ -107,7 +108,7 @@ def requests_of(traffic: Traffic, sizes: Tables = DEFAULT_TABLES, threads: int =
     kept = pa.array(order[warm])
     events = traffic.events.take(kept).combine_chunks()
     client, clients = _clients(events, traffic.grade.take(kept), traffic.campaign.take(kept))
-    return Requests(rows, client, key, order[warm], events, clients)
+    return Requests(rows, client, key, order[warm], events, clients, begin)
 
 
 def _clients(events: pa.Table, grade: pa.ChunkedArray, campaign: pa.ChunkedArray) -> tuple[Codes, Clients]:
@@ -137,4 +138,5 @@ def kept(requests: Requests, rows: npt.NDArray[Any]) -> Requests:
     at = np.flatnonzero(rows) if rows.dtype == bool else rows
     parts = {field.name: getattr(requests, field.name) for field in fields(Requests)}
     taken = {name: parts[name][at] for name in ("rows", "client", "key", "row")}
-    return Requests(**taken, events=requests.events.take(pa.array(at)), clients=requests.clients)
+    events = requests.events.take(pa.array(at))
+    return Requests(**taken, events=events, clients=requests.clients, begins=requests.begins)

@@ -177,10 +177,12 @@ def _touched(name: str, title: str, rows: list[dict[str, Any]], note: str) -> Ta
         [
             f"`{row['kind']}`" if row["kind"] != "all" else "all", f"{row['clients']:,}", f"{row['requests']:,}",
             interval(row["challenged"], 3), interval(row["blocked"], 3), share(row["clients_touched"]),
+            *(interval(row["later"][what], 3) if row["later"] else "–" for what in ("challenged", "blocked")),
         ]
         for row in rows
     ]  # fmt: skip
     header = ["kind", "clients", "requests", "challenged", "blocked", "clients ever touched"]
+    header += ["challenged after an hour", "blocked after an hour"]
     return Table(name, title, note, header, lines)
 
 
@@ -188,7 +190,8 @@ def _legitimate(result: Result) -> Table:
     budgets = result["budgets"]
     note = (
         f"Shares in %, at the default budgets ({100 * budgets['challenge']:g} % challenged or blocked, "
-        f"{100 * budgets['block']:g} % blocked, on the training's validation data); in brackets 95 % over clients."
+        f"{100 * budgets['block']:g} % blocked, on the training's validation data); in brackets 95 % over clients. The last two "
+        "columns leave out the log's first hour, in which a service that starts with it enforces nothing."
     )
     return _touched("legitimate", "Legitimate clients touched", budgets["legitimate"], note)
 
