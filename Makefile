@@ -158,7 +158,7 @@ $(LITELLM)/.installed: requirements/litellm.txt $(BOOT)/.installed
 # What does not install here is left out of the comparison. lleaves wants an older llvmlite than it says.
 $(PEERS)/.installed: $(BOOT)/.installed
 	$(UV) venv --quiet --clear --python $(BOOT)/bin/python $(PEERS)
-	@for peer in treelite==4.8.1 tl2cgen==1.0.0 "lleaves==1.3.0 llvmlite<0.45" $$(nvidia-smi >/dev/null 2>&1 && echo nvforest-cu13); do \
+	@for peer in treelite==4.8.1 tl2cgen==1.0.0 "lleaves==1.3.0 llvmlite<0.45" $$(nvidia-smi >/dev/null 2>&1 && echo nvforest-cu13==26.10.0); do \
 	    $(UV) pip install --quiet --python $(PEERS)/bin/python $$peer || echo "$$peer does not install here" >&2; \
 	done
 	@touch $@

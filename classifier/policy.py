@@ -155,8 +155,8 @@ class LegitimateCurve:
     `raw` rises and holds float32 values; the last lies above every legitimate score seen. `rows_beyond` counts the
     legitimate rows at or above, `client_share` is their share when each client counts once. The manifest carries it,
     and thresholds for any budget are read from it: exact at the round budgets (1 to 9 times a power of ten) and at
-    those it was made for, otherwise on the careful side. `least_block` is a raw score below which nothing is blocked,
-    whatever the budget.
+    those it was made for, otherwise on the careful side. Nothing is blocked below the raw score `least_block`, whatever the
+    budget: see `model.group_limit.least_block`.
     """
 
     rows: int
@@ -192,7 +192,7 @@ class LegitimateCurve:
             "raw": list(self.raw),
             "rows_beyond": list(self.rows_beyond),
             "client_share": list(self.client_share),
-            "least_block": None if math.isinf(self.least_block) else self.least_block,
+            "least_block": None if self.least_block == -math.inf else self.least_block,
         }
 
     @classmethod
@@ -256,8 +256,13 @@ def thresholds_from_curve(curve: LegitimateCurve, budgets: Budgets, strict: Coll
         budget = getattr(budgets, name)
         refusal = unresolved(curve.rows, budget)
         if refusal is None:
-            threshold = curve.threshold(budget)
-            chosen[name] = max(threshold, curve.least_block) if name == "block" else threshold
+            chosen[name] = curve.threshold(budget)
+            if name == "block" and curve.least_block > chosen[name]:
+                notes.append(
+                    f"Blocks begin at a raw score of {curve.least_block:.4g}, not {chosen[name]:.4g} as the block budget of "
+                    f"{100 * budget:g} % allows: nobody is blocked for the company they keep."
+                )
+                chosen[name] = curve.least_block
             continue
         if name in strict:
             raise InputError(f"the {name} budget of {100 * budget:g} % {refusal}")

@@ -53,8 +53,8 @@ def fit_limit(
 def least_block(alone: LegitimateCurve, challenge: float, limit: float) -> float:
     """Return the raw score, a float32 value, below which nobody is blocked: company alone must not be enough.
 
-    `alone` is the curve of the own parts of legitimate requests. Who reaches the limit above the own part that the challenge
-    budget allows has an own part that would be challenged by itself, whatever the company.
+    `alone` is the curve of the own parts of legitimate requests, `challenge` the share of them that a challenge budget allows.
+    Company adds at most the limit; so who is blocked has an own part that no more than that share of them reaches.
     """
     return float(np.float32(alone.threshold(challenge)) + np.float32(limit))
 

@@ -234,7 +234,8 @@ def train(
     curve = legitimate_curve(raw[legitimate], known.key[legitimate], budgets)
     if math.isfinite(clip):
         alone = legitimate_curve(parts_of[0][legitimate], known.key[legitimate], budgets)
-        curve = replace(curve, least_block=least_block(alone, budgets.challenge, clip))
+        share = budgets.challenge or Budgets().challenge
+        curve = replace(curve, least_block=least_block(alone, share, clip))
     thresholds = thresholds_from_curve(curve, budgets, strict_budgets)
     thresholds = replace(thresholds, notes=(*notes, *thresholds.notes))
     later = known.time >= known.time.min() + CALIBRATION_TIME * (known.time.max() - known.time.min())

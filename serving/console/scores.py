@@ -1,7 +1,8 @@
 """Scores of the last hour, counted by minute: the histogram that is shown, and what other budgets would have done.
 
-Any threshold that a budget can choose is a point of the manifest's curve of legitimate scores. So it is enough to count, minute
-by minute, how many raw scores lie between two points: what a budget would have done is then exact, with no score kept.
+Any threshold that a budget can choose is a point of the manifest's curve of legitimate scores, or the least that a block takes.
+So it is enough to count, minute by minute, how many raw scores lie between two of these: what a budget would have done is then
+exact, with no score kept.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ class Scores:
         """Begin anew: another model has another curve, and its scores mean something else."""
         self._of = self._gate.thresholds
         self._curve = self._gate.model.bundle.manifest.policy_curve()
-        self._points = np.array(self._curve.raw)
+        least = self._curve.least_block
+        self._points = np.unique([*self._curve.raw, *([least] if math.isfinite(least) else [])])
         self._raw = np.zeros((MINUTES, len(self._points) + 1), np.int64)
         self._scores = np.zeros((MINUTES, SCORES), np.int64)
         self._newest = -1
@@ -76,8 +78,8 @@ class Scores:
     def budgets(self) -> dict[str, Any]:
         """Return what each budget would have done in the last hour, by the model's score alone.
 
-        `at` requests score at or above the threshold of a budget; `legitimate` is the share of validation's legitimate
-        requests that do. The first budget is 0: nothing is done.
+        For each budget there is what it would do as that of challenges and as that of blocks: `at` requests score at or above the
+        threshold; `legitimate` is the share of validation's legitimate requests that do. The first budget is 0: nothing is done.
         """
         if self._of is not self._gate.thresholds:
             self._renew()
@@ -85,7 +87,11 @@ class Scores:
         # Of points[i]: all whose number of points reached is more than i.
         beyond = np.append(np.cumsum(reached[::-1])[::-1][1:], 0)
         steps = [
-            self._step(budget, self._curve.threshold(budget), beyond)
+            {
+                "budget": budget,
+                "challenge": self._step(threshold := self._curve.threshold(budget), beyond),
+                "block": self._step(max(threshold, self._curve.least_block), beyond),
+            }
             for budget in BUDGETS
             if unresolved(self._curve.rows, budget) is None
         ]
@@ -95,16 +101,15 @@ class Scores:
             "minutes": MINUTES,
             "steps": steps,
             "now": {
-                "challenge": self._step(None, thresholds.challenge, beyond),
-                "block": self._step(None, thresholds.block, beyond),
+                "challenge": self._step(thresholds.challenge, beyond),
+                "block": self._step(thresholds.block, beyond),
             },
         }
 
-    def _step(self, budget: float | None, threshold: float, beyond: npt.NDArray[np.int64]) -> dict[str, Any]:
+    def _step(self, threshold: float, beyond: npt.NDArray[np.int64]) -> dict[str, Any]:
         place = int(np.searchsorted(self._points, threshold, side="left"))
         shares = (0.0, 0.0) if math.isinf(threshold) else self._curve.shares(threshold)
         return {
-            "budget": budget,
             "threshold": None if math.isinf(threshold) else round(threshold, 4),
             "at": int(beyond[place]) if place < len(self._points) else 0,
             "legitimate": round(max(shares), 6),

@@ -54,13 +54,17 @@ def check(folder: Path, bundle: Path | None, count: int, stand_in: bool, report:
         )
     fails_at = max(min(20, len(bodies) // 2), 1)
     with running(served, "cuda", *alike, "--fail-at", str(fails_at)) as port:
-        after = [decided(port, body) for body in bodies[:100]]
+        after = [decided(port, body) for body in bodies[: fails_at // 2]]
+        before = told(port)
+        after += [decided(port, body) for body in bodies[len(after) : 100]]
         ready = told(port)
         metrics = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
         equal = after == cpu[:100]
-        held = equal and ready["device_faults"] == 1 and ready["providers"] == ["CPUCompiledForest"]
+        held = equal and before["device_faults"] == 0 and set(before["providers"]) == said
+        held = held and ready["device_faults"] == 1 and ready["providers"] == ["CPUCompiledForest"]
         counted = "botsieve_device_faults_total 1.0" in metrics
-        found = f"after {fails_at} runs: decisions {'equal' if equal else 'DIFFER'}, then on {ready['providers'][0]}"
+        alike_or_not = "equal" if equal else "DIFFER"
+        found = f"{before['providers'][0]}, then {ready['providers'][0]}: decisions {alike_or_not}"
         report(
             "a device fault in mid-load falls back to the CPU",
             held and counted,

@@ -84,7 +84,8 @@ def make_bundle(folder: Path, seed: int = 0) -> Bundle:
     raw = boosters.raw(rows).astype(np.float32)
     most, challenge, block = (float(np.float32(np.quantile(raw, q))) for q in (0.3, 0.7, 0.9))
     curve = LegitimateCurve(
-        10_000, 100, (-9.0, most, challenge, block, 9.0), (10_000, 7000, 3000, 1000, 0), (1.0, 0.7, 0.3, 0.1, 0.0)
+        10_000, 100, (-9.0, most, challenge, block, 9.0), (10_000, 7000, 3000, 1000, 0), (1.0, 0.7, 0.3, 0.1, 0.0),
+        least_block=float(np.float32((challenge + block) / 2)),
     )  # fmt: skip
     described = manifest(
         features=NAMES, spec_hash=spec_hash(), tables=SIZES.as_slots(), clip=None, without=(),

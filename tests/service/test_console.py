@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from types import SimpleNamespace
 from typing import Any
@@ -283,9 +284,11 @@ def test_other_budgets_are_counted_exactly(app: Service, moment: Moment, browser
     found = browser.get("/console/budgets").json()
     curve = app.gate.model.bundle.manifest.policy_curve()
     assert found["requests"] == len(raws) == COUNT
+    assert math.isfinite(curve.least_block)
     for step in found["steps"]:
-        threshold = thresholds_from_curve(curve, Budgets(step["budget"], 0.0)).challenge
-        assert step["at"] == (raws >= threshold).sum(), step
+        thresholds = thresholds_from_curve(curve, Budgets(step["budget"], step["budget"]))
+        assert step["challenge"]["at"] == (raws >= thresholds.challenge).sum(), step
+        assert step["block"]["at"] == (raws >= thresholds.block).sum(), step
     thresholds = app.gate.thresholds
     assert found["now"]["challenge"]["at"] == (raws >= thresholds.challenge).sum()
     assert found["now"]["block"]["at"] == (raws >= thresholds.block).sum()

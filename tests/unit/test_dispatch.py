@@ -5,7 +5,9 @@ No GPU is needed, and none is used: the device is played by the CPU provider ove
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,33 @@ def test_every_size_is_warm_before_the_first_request() -> None:
     device = StandIn(graph())
     DeviceEngine(device, sizes=(4, 16))
     assert [size for size, _ in device.calls] == [4] * 3 + [16] * 6  # two of the largest, which take turns
+
+
+def test_each_thread_warms_up_before_its_first_rows() -> None:
+    """ONNX Runtime keeps captured graphs by thread."""
+    device = StandIn(graph())
+    engine = DeviceEngine(device, sizes=(4, 16))
+    warm = device.calls.copy()
+    engine.score(rows(3))
+    assert device.calls[len(warm) :] == [(4, 3)]
+    with ThreadPoolExecutor(1) as other:
+        for _ in range(2):
+            raw, _ = other.submit(engine.score, rows(40)).result()
+            assert raw.tobytes() == compiled().score(rows(40))[0].tobytes()
+    assert device.calls[len(warm) + 1 :] == [*warm, *2 * [(16, 16), (16, 16), (16, 8)]]
+
+
+class Slow(StandIn):
+    """A device that is still running when the next rows are there."""
+
+    def run(self, rows: Rows, n: int) -> tuple[Rows, Rows]:
+        time.sleep(0.005)
+        return super().run(rows, n)
+
+
+def test_rows_that_are_copied_meanwhile_spoil_no_run() -> None:
+    engine = DeviceEngine(Slow(graph()), sizes=(16,))
+    assert engine.score(rows(200))[0].tobytes() == compiled().score(rows(200))[0].tobytes()
 
 
 @pytest.mark.parametrize("fails_at", [6, 7, 11])
@@ -166,6 +195,44 @@ def test_bench_tells_what_each_engine_takes_and_which_is_chosen(bundle: Bundle) 
     refused("bench", "--device", "tpu", says="use auto, cpu or cuda")
     if cuda.why_not() is not None:
         refused("bench", "--device", "cuda", says="device cuda needs an NVIDIA GPU")
+
+
+class Driver:
+    """NVIDIA's driver as far as memory is pinned: notes what is called, and fails where it is told to."""
+
+    def __init__(self, fails: str = "") -> None:
+        self.fails, self.calls = fails, []
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        def call(*_: Any) -> int:
+            self.calls.append(name.removesuffix("_v2"))
+            return int(name.startswith(self.fails)) if self.fails else 0
+
+        return call
+
+
+WITHIN = ["cuDeviceGet", "cuDevicePrimaryCtxRetain", "cuCtxPushCurrent"]
+AFTER = ["cuCtxPopCurrent", "cuDevicePrimaryCtxRelease"]
+
+
+@pytest.mark.parametrize(
+    ("fails", "calls"),
+    [
+        ("", [*WITHIN, "cuMemHostRegister", *AFTER, *WITHIN, "cuMemHostUnregister", *AFTER]),
+        ("cuMemHostRegister", [*WITHIN, "cuMemHostRegister", *AFTER]),
+        ("cuCtxPushCurrent", [*WITHIN, "cuDevicePrimaryCtxRelease"]),
+        ("cuDevicePrimaryCtxRetain", WITHIN[:2]),
+    ],
+)
+def test_memory_is_pinned_as_long_as_it_is_there(fails: str, calls: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnxruntime import OrtValue
+
+    driver = Driver(fails)
+    monkeypatch.setattr(cuda, "_driver", lambda: driver)
+    host = OrtValue.ortvalue_from_shape_and_type((4,), np.float32)
+    cuda._pin(host)
+    del host
+    assert driver.calls == calls
 
 
 class Session:

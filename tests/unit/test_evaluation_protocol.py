@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,15 @@ from classifier.evaluation.bystanders import planted
 from classifier.evaluation.comparison import OURS, compared
 from classifier.evaluation.document import filled
 from classifier.evaluation.judging import evenly
+from classifier.evaluation.legitimate import touched
 from classifier.evaluation.plan import PLANS, Log
 from classifier.evaluation.recall import Recalls
 from classifier.evaluation.requests import Clients, Requests, kept, requests_of
 from classifier.evaluation.traffic import DAY_SEED, Traffic, file_of, read, write
+from classifier.events import MICROSECONDS
 from classifier.model.ranking import highest
+from classifier.model.stability import WARM_UP_S
+from classifier.policy import Thresholds
 from classifier.traffic import GRADES, Each, families
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -153,6 +158,22 @@ def test_an_even_choice_takes_so_many_of_each_client(requests: Requests) -> None
     chosen = kept(requests, evenly(requests, 7))
     assert np.bincount(chosen.client, minlength=len(count)).tolist() == np.minimum(count, 7).tolist()
     assert chosen.events.num_rows == len(chosen.rows)
+
+
+def test_what_a_new_service_would_not_enforce_is_told_apart(requests: Requests) -> None:
+    raw = np.where(np.arange(len(requests)) % 3 == 0, np.float32(1), np.float32(0))
+    middle = int(np.median(requests.time))
+    for begins in (middle - WARM_UP_S * MICROSECONDS, int(requests.time[0]) - WARM_UP_S * MICROSECONDS, middle):
+        changed = replace(requests, begins=begins)
+        everyone = touched(changed, raw, Thresholds(0.5, 2.0), resamples=10)[0]
+        after = ~requests.malicious & (requests.time >= begins + WARM_UP_S * MICROSECONDS)
+        assert everyone["challenged"]["value"] == pytest.approx(raw[~requests.malicious].mean())
+        if not after.any():
+            assert everyone["later"] is None
+            continue
+        assert everyone["later"]["requests"] == after.sum()
+        assert everyone["later"]["challenged"]["value"] == pytest.approx(raw[after].mean())
+        assert everyone["later"]["blocked"]["value"] == 0.0
 
 
 def test_clients_carry_their_grade_and_campaign(requests: Requests) -> None:

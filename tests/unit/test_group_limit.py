@@ -49,7 +49,7 @@ def test_without_attackers_or_without_a_group_part_there_is_nothing_to_limit() -
 
 
 def test_nobody_is_blocked_for_the_company_alone() -> None:
-    """Whoever is blocked would be challenged for their own part, whatever the group part adds."""
+    """Whoever is blocked has an own part that is rare among legitimate requests, whatever the group part adds."""
     rng = np.random.default_rng(5)
     n, limit = 200_000, 4.0
     own = np.round(rng.standard_normal(n), 3).astype(np.float32)

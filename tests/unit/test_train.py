@@ -15,6 +15,7 @@ from classifier.model import train as training
 from classifier.model.dataset import Dataset
 from classifier.model.pipeline import TrainOptions, train_bundle, weaving_into
 from classifier.model.train import SHORT_ROWS, SUSPICIOUS_CLIENTS, Settings, suspicious_clients
+from classifier.policy import Budgets, LegitimateCurve
 from classifier.traffic import simulate
 
 CLIENTS = 1_000
@@ -76,6 +77,27 @@ def test_a_long_log_grows_more_trees(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(training, "LONG_ROWS", long)
         boosters = training.train(data, settings=settings).boosters
         assert (boosters.own.num_trees(), boosters.group.num_trees()) == trees
+
+
+@pytest.mark.parametrize("challenge", [0.01, 0.0])
+def test_nobody_is_blocked_for_the_company_they_keep(challenge: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attackers show in the company alone, and a few legitimate clients share it."""
+    monkeypatch.setattr(training, "fit_limit", lambda *_: 4.0)
+    data = Dataset.join([rows_of(1_500, 8, "person", False, 0), rows_of(150, 8, "request_flood", True, 9_000)])
+    rng = np.random.default_rng(2)
+    data.rows[:, COLUMN["client_requests_seen"]] = rng.normal(data.malicious, 3.0)
+    shared = data.malicious | (data.key % 100 == 7)
+    data.rows[:, COLUMN["address_requests_seen"]] = np.where(shared, 50, 1)
+    settings = Settings(own_trees=8, group_trees=40, fewest_rows=20)
+    found = training.train(data, settings=settings, budgets=Budgets(challenge, challenge / 5))
+    assert np.isfinite(found.clip)
+    least, curve = found.curve.least_block, LegitimateCurve.from_json(json.loads(json.dumps(found.curve.as_json())))
+    assert found.thresholds.block >= least > found.curve.threshold(0.002)
+    assert curve == found.curve
+    own, group = found.boosters.parts(np.ascontiguousarray(data.rows[:, found.columns]))
+    raw = own + np.clip(group, -found.clip, found.clip)
+    assert own[raw >= least].min(initial=np.inf) >= least - found.clip
+    assert any("company" in note for note in found.thresholds.notes) == (challenge > 0)
 
 
 def test_a_model_of_woven_traffic_does_not_look_at_everyone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
