@@ -74,21 +74,17 @@ class _Counts:
 
 
 def acted_on(requests: Requests, raw: npt.NDArray[np.float32], thresholds: Thresholds) -> list[dict[str, Any]]:
-    """Return for each grade what default budgets do about attackers: shares of requests and of clients acted on."""
-    clients, acted = requests.clients, raw >= np.float32(thresholds.challenge)
+    """Return for each grade what default budgets do about attackers: shares of requests and of clients acted on, and blocked."""
+    clients = requests.clients
+    reached = {"acted_on": raw >= np.float32(thresholds.challenge), "blocked": raw >= np.float32(thresholds.block)}
     rows = []
     for grade in clients.grades():
         of = clients.malicious & (clients.grade == grade)
-        hit = np.zeros(len(clients), bool)
-        hit[requests.client[acted]] = True
         mine = of[requests.client]
-        rows.append(
-            {
-                "grade": grade,
-                "clients": int(of.sum()),
-                "requests": int(mine.sum()),
-                "requests_acted_on": float(acted[mine].mean()),
-                "clients_acted_on": float(hit[of].mean()),
-            }
-        )
+        row: dict[str, Any] = {"grade": grade, "clients": int(of.sum()), "requests": int(mine.sum())}
+        for name, flags in reached.items():
+            hit = np.zeros(len(clients), bool)
+            hit[requests.client[flags]] = True
+            row |= {f"requests_{name}": float(flags[mine].mean()), f"clients_{name}": float(hit[of].mean())}
+        rows.append(row)
     return rows

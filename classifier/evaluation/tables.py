@@ -190,7 +190,7 @@ def _legitimate(result: Result) -> Table:
     budgets = result["budgets"]
     note = (
         f"Shares in %, at the default budgets ({100 * budgets['challenge']:g} % challenged or blocked, "
-        f"{100 * budgets['block']:g} % blocked, on the training's validation data); in brackets 95 % over clients. The last two "
+        f"at most {100 * budgets['block']:g} % blocked, on the training's validation data); in brackets 95 % over clients. The last two "
         "columns leave out the log's first hour, in which a service that starts with it enforces nothing."
     )
     return _touched("legitimate", "Legitimate clients touched", budgets["legitimate"], note)
@@ -209,11 +209,14 @@ def _attackers(result: Result) -> Table:
             f"{r['requests']:,}",
             share(r["requests_acted_on"]),
             share(r["clients_acted_on"]),
+            share(r["requests_blocked"]),
+            share(r["clients_blocked"]),
         ]
         for r in result["budgets"]["attackers"]
     ]
-    note = "What the default budgets do about attackers: challenged or blocked, in %."
+    note = "What the default budgets do about attackers: challenged or blocked, and blocked, in %."
     header = ["grade", "attackers", "requests", "requests acted on", "attackers acted on"]
+    header += ["requests blocked", "attackers blocked"]
     return Table("attackers", "Attackers at default budgets", note, header, rows)
 
 
