@@ -189,9 +189,9 @@ def _touched(name: str, title: str, rows: list[dict[str, Any]], note: str) -> Ta
 def _legitimate(result: Result) -> Table:
     budgets = result["budgets"]
     note = (
-        f"Shares in %, at the default budgets ({100 * budgets['challenge']:g} % challenged or blocked, "
-        f"at most {100 * budgets['block']:g} % blocked, on the training's validation data); in brackets 95 % over clients. The last two "
-        "columns leave out the log's first hour, in which a service that starts with it enforces nothing."
+        f"Shares in %, at the default budgets ({100 * budgets['challenge']:g} % challenged or blocked, at most "
+        f"{100 * budgets['block']:g} % blocked, on the training's validation data); in brackets 95 % over clients. The last "
+        "two columns leave out the log's first hour, in which a service that starts with it enforces nothing."
     )
     return _touched("legitimate", "Legitimate clients touched", budgets["legitimate"], note)
 
