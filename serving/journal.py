@@ -51,6 +51,9 @@ if TYPE_CHECKING:
 BATCH_ROWS = 512
 WAITING_ROWS = 262_144
 """Rows that may wait for the disk; later ones are dropped."""
+WAITING_CHARACTERS = 64_000_000
+"""Characters of texts that may wait, of the rows after the first `UNCOUNTED_ROWS`: a quick disk costs no counting."""
+UNCOUNTED_ROWS = 4_096
 FLUSH_S = 1.0
 PART, WRITING = ".part", ".writing"
 _PSEUDONYMS = int(IPv6Address("fdb0:75::"))
@@ -89,7 +92,9 @@ class Journal:
         self._days, self._pseudonyms, self._most, self._longest = days, pseudonyms, rows_per_file, file_s
         self._schema = TRANSITIONS.with_metadata(metadata(run, first))
         self._rows: list[tuple[Any, ...]] = []
-        self._handed = self._settled = 0  # rows given to the thread, and done with by it: each is counted by one side
+        # Rows and characters given to the thread, and done with by it: each is counted by one side.
+        self._handed = self._settled = 0
+        self._handed_characters = self._settled_characters = 0
         tally.update(written=0, failed=0, dropped=0)
         self._thread = ThreadPoolExecutor(1, "journal")
         self._segment: _Segment | None = None
@@ -135,11 +140,19 @@ class Journal:
         rows, self._rows = self._rows, []
         if not rows:
             return
-        if self._handed - self._settled > WAITING_ROWS:
+        waiting = self._handed - self._settled
+        characters = (
+            0 if waiting < UNCOUNTED_ROWS else sum(len(text) for row in rows for text in row if type(text) is str)
+        )
+        if (
+            waiting > WAITING_ROWS
+            or self._handed_characters - self._settled_characters + characters > WAITING_CHARACTERS
+        ):
             self._tally["dropped"] += len(rows)
             return
         self._handed += len(rows)
-        self._thread.submit(self._write, rows)
+        self._handed_characters += characters
+        self._thread.submit(self._write, rows, characters)
 
     async def keep(self) -> None:
         """Write what gathers in quiet times, and remove what is too old, until cancelled."""
@@ -165,7 +178,7 @@ class Journal:
 
     # --- what is done with it (the thread) -------------------------------------------------------------------------------
 
-    def _write(self, rows: list[tuple[Any, ...]]) -> None:
+    def _write(self, rows: list[tuple[Any, ...]], characters: int) -> None:
         try:
             if self._segment is None:
                 self._segment = self._begin()
@@ -180,6 +193,7 @@ class Journal:
             self._try_rotate()
         finally:
             self._settled += len(rows)
+            self._settled_characters += characters
         segment = self._segment
         if segment is not None and (segment.rows >= self._most or time.monotonic() - segment.began >= self._longest):
             self._try_rotate()

@@ -356,11 +356,33 @@ def test_rows_that_wait_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tally: Counter[str] = Counter()
     made = Journal(tmp_path, "a", 0, lambda: START, tally, days=30)
     monkeypatch.setattr(writing, "WAITING_ROWS", 1000)
-    monkeypatch.setattr(made, "_write", lambda rows: None)  # a disk that never answers
+    monkeypatch.setattr(made, "_write", lambda *_: None)  # a disk that never answers
     for serial in range(5000):
         made.ended(serial, serial, None)
     assert made._handed - made._settled == 1024
     assert tally["dropped"] == 9 * 512 - 1024
+    made.close()
+
+
+def test_long_texts_that_wait_have_a_bound(judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Rows are few enough to wait, and what is in them is not."""
+    decided: list[tuple[Any, ...]] = []
+    app = live(judge, tmp_path, Moment(), token=TOKEN)
+    monkeypatch.setattr(app.journal, "arrived", lambda *both: decided.append(both))
+    long = "/" + 20_000 * "x"
+    post(client_of(app, headers=BEARER), "/v1/decide", event(path=long))
+    ((arrival, answer),) = decided
+    tally: Counter[str] = Counter()
+    made = Journal(tmp_path / "other", "a", 0, lambda: START, tally, days=30)
+    monkeypatch.setattr(made, "_write", lambda *_: None)
+    rows = writing.UNCOUNTED_ROWS + 3 * writing.WAITING_CHARACTERS // len(long)
+    for _ in range(rows):
+        made.arrived(arrival, answer)
+    made.flush()
+    waiting = made._handed - made._settled
+    assert waiting + tally["dropped"] == rows
+    assert waiting <= writing.UNCOUNTED_ROWS + writing.WAITING_CHARACTERS / len(long)
+    assert waiting > writing.UNCOUNTED_ROWS
     made.close()
 
 
