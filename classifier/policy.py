@@ -155,8 +155,8 @@ class LegitimateCurve:
     `raw` rises and holds float32 values; the last lies above every legitimate score seen. `rows_beyond` counts the
     legitimate rows at or above, `client_share` is their share when each client counts once. The manifest carries it,
     and thresholds for any budget are read from it: exact at the round budgets (1 to 9 times a power of ten) and at
-    those it was made for, otherwise on the careful side. Nothing is blocked below the raw score `least_block`, whatever the
-    budget: see `model.group_limit.least_block`.
+    those it was made for, otherwise on the careful side. Unless somebody states the block
+    budget, nothing is blocked below the raw score `least_block`: see `model.group_limit.least_block`.
     """
 
     rows: int
@@ -246,7 +246,7 @@ def thresholds_from_budgets(
 
 
 def thresholds_from_curve(curve: LegitimateCurve, budgets: Budgets, strict: Collection[str] = ()) -> Thresholds:
-    """Read the thresholds for budgets from a curve, that of block at least its `least_block`.
+    """Read the thresholds for budgets from a curve; that of block is at least its `least_block`, unless it is in `strict`.
 
     Refusals and notes are as in `thresholds_from_budgets`.
     """
@@ -257,10 +257,10 @@ def thresholds_from_curve(curve: LegitimateCurve, budgets: Budgets, strict: Coll
         refusal = unresolved(curve.rows, budget)
         if refusal is None:
             chosen[name] = curve.threshold(budget)
-            if name == "block" and curve.least_block > chosen[name]:
+            if name == "block" and name not in strict and curve.least_block > chosen[name]:
                 notes.append(
                     f"Blocks begin at a raw score of {curve.least_block:.4g}, not {chosen[name]:.4g} as the block budget of "
-                    f"{100 * budget:g} % allows: nobody is blocked for the company they keep."
+                    f"{100 * budget:g} % allows, so that nobody is blocked for the company they keep; state it to have it so."
                 )
                 chosen[name] = curve.least_block
             continue

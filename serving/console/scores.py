@@ -1,8 +1,8 @@
 """Scores of the last hour, counted by minute: the histogram that is shown, and what other budgets would have done.
 
-Any threshold that a budget can choose is a point of the manifest's curve of legitimate scores, or the least that a block takes.
-So it is enough to count, minute by minute, how many raw scores lie between two of these: what a budget would have done is then
-exact, with no score kept.
+Any threshold that a stated budget can choose is a point of the manifest's curve of legitimate scores. So it is enough to count,
+minute by minute, how many raw scores lie between two points, or a point and the least that a block takes otherwise: what a
+budget would have done is then exact, with no score kept.
 """
 
 from __future__ import annotations
@@ -78,8 +78,8 @@ class Scores:
     def budgets(self) -> dict[str, Any]:
         """Return what each budget would have done in the last hour, by the model's score alone.
 
-        For each budget there is what it would do as that of challenges and as that of blocks: `at` requests score at or above the
-        threshold; `legitimate` is the share of validation's legitimate requests that do. The first budget is 0: nothing is done.
+        `at` requests score at or above the threshold of a budget; `legitimate` is the share of validation's legitimate
+        requests that do. The first budget is 0: nothing is done.
         """
         if self._of is not self._gate.thresholds:
             self._renew()
@@ -87,11 +87,7 @@ class Scores:
         # Of points[i]: all whose number of points reached is more than i.
         beyond = np.append(np.cumsum(reached[::-1])[::-1][1:], 0)
         steps = [
-            {
-                "budget": budget,
-                "challenge": self._step(threshold := self._curve.threshold(budget), beyond),
-                "block": self._step(max(threshold, self._curve.least_block), beyond),
-            }
+            self._step(budget, self._curve.threshold(budget), beyond)
             for budget in BUDGETS
             if unresolved(self._curve.rows, budget) is None
         ]
@@ -101,15 +97,16 @@ class Scores:
             "minutes": MINUTES,
             "steps": steps,
             "now": {
-                "challenge": self._step(thresholds.challenge, beyond),
-                "block": self._step(thresholds.block, beyond),
+                "challenge": self._step(None, thresholds.challenge, beyond),
+                "block": self._step(None, thresholds.block, beyond),
             },
         }
 
-    def _step(self, threshold: float, beyond: npt.NDArray[np.int64]) -> dict[str, Any]:
+    def _step(self, budget: float | None, threshold: float, beyond: npt.NDArray[np.int64]) -> dict[str, Any]:
         place = int(np.searchsorted(self._points, threshold, side="left"))
         shares = (0.0, 0.0) if math.isinf(threshold) else self._curve.shares(threshold)
         return {
+            "budget": budget,
             "threshold": None if math.isinf(threshold) else round(threshold, 4),
             "at": int(beyond[place]) if place < len(self._points) else 0,
             "legitimate": round(max(shares), 6),

@@ -159,6 +159,8 @@ def test_nothing_is_blocked_below_the_least_that_a_block_takes(budget: float) ->
     free, held = (thresholds_from_curve(one, Budgets(0.002, budget)) for one in (curve, higher))
     assert (held.challenge, held.block) == (free.challenge, 1.5)
     assert thresholds_from_curve(replace(curve, least_block=0.5), Budgets(0.002, budget)) == free
+    assert "state it to have it so" in held.notes[0]
+    assert thresholds_from_curve(higher, Budgets(0.002, budget), strict=("block",)) == free
     assert thresholds_from_curve(higher, Budgets(0.002, 0)).block == math.inf
 
 

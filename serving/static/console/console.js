@@ -228,10 +228,9 @@ const sliders = { challenge: $("challenge-budget"), block: $("block-budget") };
 let budgets = null;
 
 // As set: the smallest budget that acts at least as soon as the threshold in force.
-function placeOf(name) {
-  const { threshold } = budgets.now[name];
+function placeOf(threshold) {
   if (threshold === null) return 0;
-  const found = budgets.steps.findIndex((step) => step[name].threshold !== null && step[name].threshold <= threshold);
+  const found = budgets.steps.findIndex((step) => step.threshold !== null && step.threshold <= threshold);
   return found < 0 ? budgets.steps.length - 1 : found;
 }
 
@@ -242,9 +241,9 @@ function showBudgets() {
   say("block-share", percent(chosen.block.budget));
   for (const name of ["challenge", "block"]) {
     const step = chosen[name];
-    sliders[name].setAttribute("aria-valuetext", `${percent(step.budget)}; ${whole.format(step[name].at)} requests of the last hour`);
+    sliders[name].setAttribute("aria-valuetext", `${percent(step.budget)}; ${whole.format(step.at)} requests of the last hour`);
   }
-  const rows = { now: [now.challenge.at, now.block.at], then: [chosen.challenge.challenge.at, chosen.block.block.at] };
+  const rows = { now: [now.challenge.at, now.block.at], then: [chosen.challenge.at, chosen.block.at] };
   for (const [name, [challenge, block]] of Object.entries(rows)) {
     say(`${name}-challenge`, whole.format(Math.max(challenge - block, 0)));
     say(`${name}-block`, whole.format(block));
@@ -262,7 +261,7 @@ async function loadBudgets() {
     for (const [name, slider] of Object.entries(sliders)) {
       slider.max = budgets.steps.length - 1;
       slider.disabled = budgets.steps.length < 2;
-      if (first) slider.value = placeOf(name);
+      if (first) slider.value = placeOf(budgets.now[name].threshold);
     }
     showBudgets();
   } catch {
