@@ -155,8 +155,8 @@ class LegitimateCurve:
     `raw` rises and holds float32 values; the last lies above every legitimate score seen. `rows_beyond` counts the
     legitimate rows at or above, `client_share` is their share when each client counts once. The manifest carries it,
     and thresholds for any budget are read from it: exact at the round budgets (1 to 9 times a power of ten) and at
-    those it was made for, otherwise on the careful side. Unless somebody states the block
-    budget, nothing is blocked below the raw score `least_block`: see `model.group_limit.least_block`.
+    those it was made for, otherwise on the careful side. Unless somebody states the block budget, nothing is blocked below
+    the raw score `least_block`: see `model.group_limit.least_block`.
     """
 
     rows: int

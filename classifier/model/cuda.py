@@ -71,12 +71,11 @@ class DeviceEngine:
 
     def __init__(self, device: Device, sizes: Sequence[int] = SIZES) -> None:
         self.n_features, self.providers = device.n_features, (device.provider,)
-        *smaller, largest = sorted(sizes)
-        self._sizes = (*smaller, largest)
+        self._sizes = sorted(sizes)
         self._here = threading.local()
         with _one_at_a_time:
             self._runs = {size: [device.prepared(size)] for size in self._sizes}
-            self._runs[largest].append(device.prepared(largest))
+            self._runs[self._sizes[-1]].append(device.prepared(self._sizes[-1]))
             self._warm_up()
         self._loader = ThreadPoolExecutor(1, "botsieve-device")
 
