@@ -129,8 +129,10 @@ def test_honest_clients_are_served_and_an_attacker_is_refused(
     shared: Path, inference: Inference, tmp_path: Path
 ) -> None:
     keys = keys_of(shared / "traffic.jsonl")
+    # LiteLLM tells how long requests took here, which moves scores by a tenth or two from machine to machine. With this budget
+    # both thresholds lie a quarter away from the scores that reach them: 3.8 and 4.8 for 4.5 first, and 5.0 at most.
     with (
-        Running(tmp_path, shared / "bundle")() as service,
+        Running(tmp_path, shared / "bundle", block_budget=0.00026)() as service,
         litellm(tmp_path, service.port, inference.port, keys=keys) as port,
     ):
         passage = drive(service, port, shared / "traffic.jsonl", inference, only=CHAT, kinds=PASSING, awaited=True)
