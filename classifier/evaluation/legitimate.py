@@ -49,8 +49,8 @@ class _Counts:
 
     def __init__(self, requests: Requests, marks: dict[str, Flags], among: Flags) -> None:
         def counted(flags: Flags) -> npt.NDArray[np.float64]:
-            marks = (flags & among).astype(np.float64)
-            return np.asarray(np.bincount(requests.client, weights=marks, minlength=len(requests.clients)), np.float64)
+            each = (flags & among).astype(np.float64)
+            return np.asarray(np.bincount(requests.client, weights=each, minlength=len(requests.clients)), np.float64)
 
         self._requests = counted(among)
         self._marked = {name: counted(flags) for name, flags in marks.items()}

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +15,10 @@ import pyarrow as pa
 from classifier.events import MICROSECONDS
 from classifier.features.order import sorted_tables
 from classifier.features.stream import FeatureChunk, clients_of, feature_chunks
+from classifier.model.ahead import one_ahead
 from classifier.model.judge import Judge
 from classifier.policy import decide_batch
 from classifier.situation import Levels, Situation
-
-Taken = TypeVar("Taken")
-Made = TypeVar("Made")
 
 SCORES = pa.schema([
     ("row", pa.int64()), ("time", pa.float64()), ("client", pa.string()), ("raw", pa.float32()),
@@ -74,22 +71,6 @@ class Model(Judge):
             schema=SCORES,
         )
         return Scored(results, chunk.events, chunk.rows)
-
-
-def one_ahead(work: Callable[[Taken], Made], things: Iterable[Taken]) -> Iterator[Made]:
-    """Yield work(thing) of each thing, in order, while a thread already works on the next one.
-
-    At most two things are held. An error of `things` or of `work` is raised where its result was due.
-    """
-    with ThreadPoolExecutor(1, "ahead") as thread:
-        waiting: Future[Made] | None = None
-        for thing in things:
-            begun = thread.submit(work, thing)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = begun
-        if waiting is not None:
-            yield waiting.result()
 
 
 class LogWatch:

@@ -19,13 +19,13 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from classifier.errors import BundleError, InputError
+from classifier.model.ahead import one_ahead
 
 FloatRows = npt.NDArray[np.float32]
 Scores = npt.NDArray[np.float32]
@@ -77,34 +77,26 @@ class DeviceEngine:
             self._runs = {size: [device.prepared(size)] for size in self._sizes}
             self._runs[self._sizes[-1]].append(device.prepared(self._sizes[-1]))
             self._warm_up()
-        self._loader = ThreadPoolExecutor(1, "botsieve-device")
 
     def score(self, rows: FloatRows) -> tuple[Scores, Scores]:
         """Return raw scores and probabilities, float32[n] each, of C-ordered rows float32[n, F]."""
         raw, probability = np.empty(len(rows), np.float32), np.empty(len(rows), np.float32)
         largest = self._sizes[-1]
         parts = [slice(begin, min(begin + largest, len(rows))) for begin in range(0, len(rows), largest)]
+
+        def loaded(number: int) -> tuple[slice, Run]:
+            part = parts[number]
+            runs = self._runs[next(size for size in self._sizes if size >= part.stop - part.start)]
+            run = runs[number % len(runs)]  # neighbours do not share one
+            run.load(rows[part])
+            return part, run
+
+        numbers = range(len(parts))
         with _one_at_a_time:
             self._warm_up()
-            for number, part in enumerate(parts):
-                run = self._run(number, part)
-                if number == 0:
-                    run.load(rows[part])
-                following = None
-                if number + 1 < len(parts):
-                    after = parts[number + 1]
-                    following = self._loader.submit(self._run(number + 1, after).load, rows[after])
-                try:
-                    raw[part], probability[part] = run.scores(part.stop - part.start)
-                finally:
-                    if following is not None:
-                        following.result()
+            for part, run in one_ahead(loaded, numbers) if len(parts) > 1 else map(loaded, numbers):
+                raw[part], probability[part] = run.scores(part.stop - part.start)
         return raw, probability
-
-    def _run(self, number: int, part: slice) -> Run:
-        """Return the run for the part of this number: neighbours do not share one."""
-        runs = self._runs[next(size for size in self._sizes if size >= part.stop - part.start)]
-        return runs[number % len(runs)]
 
     def _warm_up(self) -> None:
         """Run every size until its graph is captured: ONNX Runtime does so for each thread, and no copy may be under way.

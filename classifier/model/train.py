@@ -191,7 +191,8 @@ def train(
 
     `without` names feature groups to leave out. Budgets in `strict_budgets` must be resolved by the data (InputError);
     a default challenge budget that is not is widened to what the data resolve, with a note, and a default block budget
-    that is not blocks nothing. `step` is told what begins.
+    that is not blocks nothing. Unless the block budget is among them, nobody is blocked for the company they keep, wherever
+    the limit on it is finite. `step` is told what begins.
     """
     settings, budgets = settings or Settings(), budgets or Budgets()
     columns = columns_without(tuple(without))
@@ -232,7 +233,7 @@ def train(
     legitimate = ~known.malicious & trusted
     budgets, notes = _resolvable(budgets, int(legitimate.sum()), strict_budgets)
     curve = legitimate_curve(raw[legitimate], known.key[legitimate], budgets)
-    if math.isfinite(clip):
+    if math.isfinite(clip) and "block" not in strict_budgets:
         alone = legitimate_curve(parts_of[0][legitimate], known.key[legitimate], budgets)
         share = budgets.challenge or Budgets().challenge
         curve = replace(curve, least_block=least_block(alone, share, clip))

@@ -17,7 +17,7 @@ import pytest
 
 from classifier.errors import BundleError, InputError
 from classifier.model import cuda, scorer
-from classifier.model.apply import one_ahead
+from classifier.model.ahead import one_ahead
 from classifier.model.bundle import Bundle, write_bundle
 from classifier.model.compiled import CompiledEngine
 from classifier.model.cuda import CudaDevice, DeviceEngine

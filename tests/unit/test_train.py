@@ -98,6 +98,8 @@ def test_nobody_is_blocked_for_the_company_they_keep(challenge: float, monkeypat
     raw = own + np.clip(group, -found.clip, found.clip)
     assert own[raw >= least].min(initial=np.inf) >= least - found.clip
     assert any("company" in note for note in found.thresholds.notes) == (challenge > 0)
+    stated = training.train(data, settings=settings, budgets=found.budgets, strict_budgets=("block",))
+    assert stated.curve.least_block == -np.inf  # for the service, too, which reads thresholds for other budgets from it
 
 
 def test_a_model_of_woven_traffic_does_not_look_at_everyone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
