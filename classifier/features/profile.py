@@ -552,18 +552,17 @@ def place(tags, first, ways, key, state, epoch):
 
     The count decays with the longest half-life, so a one-shot key goes before a client that has been coming back.
     """
-    victim, least = first, np.inf
-    newest = np.int64(epoch) >> 16
-    for slot in range(first, first + ways):
-        if tags[slot] == ZERO:
-            victim = slot
-            break
-        count = state[slot, at.N_65536]
-        older = newest - (np.int64(state[slot, at.EPOCH]) >> 16)
-        if older > 0:
-            count = count * _SHRINK if older == 1 else 0.0
-        if count < least:
-            victim, least = slot, count
+    victim = find(tags, first, ways, ZERO)
+    if victim < 0:  # only now are counts read: that is a trip to memory for each
+        victim, least = first, np.inf
+        newest = np.int64(epoch) >> 16
+        for slot in range(first, first + ways):
+            count = state[slot, at.N_65536]
+            older = newest - (np.int64(state[slot, at.EPOCH]) >> 16)
+            if older > 0:
+                count = count * _SHRINK if older == 1 else 0.0
+            if count < least:
+                victim, least = slot, count
     tags[victim] = key
     return victim
 
