@@ -6,7 +6,8 @@ enough they go. Of a crowd, only so many go in one turn: their answers leave bef
 
 As long as the scorer keeps its deadline it runs right here, which costs no switch between threads. Once it has been late, it
 runs in a thread of its own for a while, so that the fail mode can answer in time and the loop goes on; it comes back when no call
-has been late for a minute. Requests wait in line for that thread, each until its own deadline.
+has been late for a minute. A call that goes to a GPU, which may hang, is made in that thread from the first. Requests wait
+in line for the thread, each until its own deadline, and none is scored here meanwhile.
 """
 
 from __future__ import annotations
@@ -72,7 +73,6 @@ class Batcher:
         self._rows = 0  # of those who wait
         self._thread: ThreadPoolExecutor | None = None
         self._calls: set[Future[Judged]] = set()  # those that the thread has not done
-        self._hangs: Future[Judged] | None = None
         self._suspect_until = -float("inf")
         self._tasks: set[asyncio.Task[None]] = set()
         self.in_flight = 0
@@ -106,8 +106,8 @@ class Batcher:
 
     def _flush(self) -> None:
         """Take what one turn can take. What is left goes on in the next, after these answers and before who comes then."""
-        suspect = self._suspect()
-        taken = _most_of(self._waiting, self._most if suspect else self._together)
+        aside = bool(self._calls) or self._clock() < self._suspect_until
+        taken = _most_of(self._waiting, self._most if aside else self._together)
         part, self._waiting = self._waiting[:taken], self._waiting[taken:]
         self._rows -= sum(len(group) for group, _, _ in part)
         if self._waiting:
@@ -122,7 +122,7 @@ class Batcher:
                 if not waiter.done():
                     waiter.set_exception(error)
             return
-        if suspect:
+        if aside or self._gate.model.on_device(len(arrivals)):
             task = asyncio.get_running_loop().create_task(self._aside(part, arrivals))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -157,7 +157,7 @@ class Batcher:
         await asyncio.wait([asked], timeout=self._deadline)
         if not asked.done():
             if not call.cancel():  # it is being worked on: nobody else is to blame
-                self._suspect_until, self._hangs = self._clock() + TRUST_AFTER_S, call
+                self._suspect_until = self._clock() + TRUST_AFTER_S
                 asked.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._fail(part, arrivals, "late")
         elif (error := asked.exception()) is not None:
@@ -166,10 +166,6 @@ class Batcher:
             self._fail(part, arrivals, "error", error)
         else:
             self._answer(part, arrivals, asked.result())
-
-    def _suspect(self) -> bool:
-        """Whether the scorer has been late within the minute, or hangs."""
-        return self._clock() < self._suspect_until or not (self._hangs is None or self._hangs.done())
 
     def _answer(self, part: list[_Waiting], arrivals: list[Arrival], judged: Judged) -> None:
         try:

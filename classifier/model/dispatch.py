@@ -79,9 +79,13 @@ class Dispatch:
         """What really runs it, by the size of batches."""
         return tuple(dict.fromkeys(name for _, engine in self.plan for name in engine.providers))
 
+    def engine(self, rows: int) -> Engine:
+        """Return the engine that was the fastest for so many rows."""
+        return self.plan[max(bisect_right(self._from, rows) - 1, 0)][1]
+
     def score(self, rows: FloatRows) -> tuple[Scores, Scores]:
         """Score with the engine that was the fastest for so many rows."""
-        return self.plan[max(bisect_right(self._from, len(rows)) - 1, 0)][1].score(rows)
+        return self.engine(len(rows)).score(rows)
 
 
 def measured(engines: Sequence[Engine], sizes: Sequence[int]) -> dict[int, list[float]]:

@@ -58,6 +58,10 @@ class Judge:
         """From how many rows on what runs them: (1, provider), …"""
         return self._scorer.plan
 
+    def on_device(self, rows: int) -> bool:
+        """Whether a call of so many rows goes to a GPU, which may hang."""
+        return self._scorer.on_device(rows)
+
     @property
     def device_faults(self) -> int:
         """How often the GPU failed; the first time, the CPU took over."""

@@ -100,6 +100,11 @@ class Scorer:
             return [(rows, engine.providers[0]) for rows, engine in self._engine.plan]
         return [(1, self._engine.providers[0])]
 
+    def on_device(self, rows: int) -> bool:
+        """Whether a call of so many rows goes to a GPU, which may hang."""
+        engine = self._engine.engine(rows) if isinstance(self._engine, Dispatch) else self._engine
+        return isinstance(engine, Guarded) and not engine.faults
+
     @property
     def device_faults(self) -> int:
         """How often a device failed; the first time, the CPU took over."""

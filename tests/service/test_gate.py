@@ -317,6 +317,48 @@ def test_a_scorer_that_hangs_holds_up_nobody_and_is_not_called_here(judge: Judge
     batcher.close()
 
 
+def test_a_call_to_a_device_that_hangs_does_not_hold_the_loop(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    app.gate.model = copy(judge)
+    app.gate.model.on_device = lambda rows: rows >= 4  # type: ignore[method-assign]
+    release, threads = threading.Event(), []
+
+    def scores(arrivals: Any) -> Judged:
+        threads.append(threading.current_thread().name)
+        if len(arrivals) >= 4 and not release.is_set():
+            release.wait(30)
+        return replace(judged(arrivals), by=app.gate.model)
+
+    now = [0.0]
+    batcher = Batcher(app.gate, 0.2, clock=lambda: now[0], judge=scores)
+
+    async def failed(rows: int) -> set[FailMode | None]:
+        events = [LiveEvent("1.1.1.1", "GET", "/")] * rows
+        return {answer.failed for answer in await batcher.submit(app.gate.prepare([copy(event) for event in events]))}
+
+    async def story() -> None:
+        here = threading.current_thread().name
+        assert await failed(1) == {None}
+        assert threads == [here]
+        many = asyncio.ensure_future(failed(4))
+        while len(threads) < 2:
+            await asyncio.sleep(0)
+        few = asyncio.ensure_future(failed(1))
+        await asyncio.sleep(0)  # the loop goes on
+        assert (len(threads), few.done()) == (2, False)
+        assert await asyncio.gather(many, few) == [{"open"}, {"open"}]
+        release.set()
+        while batcher._calls:
+            await asyncio.sleep(0.001)
+        now[0] += TRUST_AFTER_S + 1
+        assert [await failed(1), await failed(5), await failed(2)] == [{None}] * 3
+        assert threads[1] != here
+        assert threads[2:] == [here, threads[1], here]
+
+    asyncio.run(story())
+    batcher.close()
+
+
 def test_what_one_model_scored_is_not_decided_by_the_thresholds_of_another(judge: Judge) -> None:  # noqa: F811
     app = service(judge)
     arrivals = app.gate.arrive_all(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")]))

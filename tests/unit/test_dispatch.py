@@ -165,6 +165,18 @@ def test_no_answer_tells_which_engine_was_the_fastest(bundle: Bundle, monkeypatc
             assert found.tobytes() == one[:n].tobytes()
 
 
+def test_a_call_is_on_the_device_only_where_that_is_the_plan_and_it_has_not_failed(bundle: Bundle) -> None:
+    auto = Scorer(bundle, device="cpu")
+    assert not auto.on_device(1000)
+    device = Guarded(DeviceEngine(StandIn(graph(), fails_at=100)), compiled())
+    auto._engine = Dispatch([(1, compiled()), (256, device)])
+    assert [auto.on_device(n) for n in (1, 255, 256, 1000)] == [False, False, True, True]
+    device.faults = 1
+    assert not auto.on_device(256)
+    auto._engine = Guarded(DeviceEngine(StandIn(graph())), compiled())
+    assert auto.on_device(1)
+
+
 def test_auto_says_what_runs_how_many_rows(bundle: Bundle) -> None:
     auto = Scorer(bundle, device="auto")
     assert auto.plan[0] == (1, "CPUCompiledForest") or cuda.why_not() is None
