@@ -153,7 +153,8 @@ class LegitimateCurve:
     """How legitimate raw scores are spread: at each raw score, who lies at or above it.
 
     `raw` rises and holds float32 values; the last lies above every legitimate score seen. `rows_beyond` counts the
-    legitimate rows at or above, `client_share` is their share when each client counts once. The manifest carries it,
+    legitimate rows at or above (where rows stand for several requests each: the share of requests, of `rows`, rounded up),
+    `client_share` is their share when each client counts once. The manifest carries it,
     and thresholds for any budget are read from it: exact at the round budgets (1 to 9 times a power of ten) and at
     those it was made for, otherwise on the careful side. Unless somebody states the block budget, nothing is blocked below
     the raw score `least_block`: see `model.group_limit.least_block`.
@@ -209,15 +210,18 @@ class LegitimateCurve:
 
 
 def legitimate_curve(
-    raw_legit: npt.NDArray[np.float32], client_ids: npt.NDArray[Any], budgets: Budgets | None = None
+    raw_legit: npt.NDArray[np.float32],
+    client_ids: npt.NDArray[Any],
+    budgets: Budgets | None = None,
+    weight: npt.NDArray[np.float64] | None = None,
 ) -> LegitimateCurve:
     """Measure the curve of legitimate raw scores in some hundreds of points, dense at the top.
 
-    `raw_legit` is float32[n], `client_ids` anything sortable [n] (integer codes are quickest). Thresholds for `budgets`
-    (the default budgets if None) are kept exactly. Raises InputError without rows, ValueError for scores that are not
-    finite.
+    `raw_legit` is float32[n], `client_ids` anything sortable [n] (integer codes are quickest), `weight` positive
+    float64[n], how many requests each row stands for (None: one). Thresholds for `budgets` (the default budgets if None)
+    are kept exactly. Raises InputError without rows, ValueError for scores that are not finite.
     """
-    full = _full_curve(raw_legit, client_ids)
+    full = _full_curve(raw_legit, client_ids, np.ones(len(raw_legit)) if weight is None else weight)
     wanted = budgets or Budgets()
     keep = _kept_points(full, [*_ROUND_BUDGETS, wanted.challenge, wanted.block])
     return LegitimateCurve(
@@ -374,7 +378,8 @@ class Policy:
             return Decision(verdict, decision.score), (ALLOW_LIST if verdict == "allow" else DENY_LIST,)
         # 2
         if decision.decision != "allow":
-            harsher = about.registration and decide(raw, probability, self.calm).decision != decision.decision
+            usual = decide(raw, probability, self.calm).decision if about.registration else decision.decision
+            harsher = VERDICTS.index(decision.decision) > VERDICTS.index(usual)
             return decision, (REGISTRATION,) if harsher else ()
         # 3
         if about.known or about.load <= self.pressure.begins:
@@ -413,7 +418,9 @@ def _kept_points(full: LegitimateCurve, budgets: list[float]) -> list[int]:
     return sorted({*chosen, *top, *np.rint(spread).astype(int).tolist()})
 
 
-def _full_curve(raw_legit: npt.NDArray[np.float32], client_ids: npt.NDArray[Any]) -> LegitimateCurve:
+def _full_curve(
+    raw_legit: npt.NDArray[np.float32], client_ids: npt.NDArray[Any], weight: npt.NDArray[np.float64]
+) -> LegitimateCurve:
     """Return the curve with a point at every distinct score, and one above them all."""
     if raw_legit.dtype != np.float32 or raw_legit.shape != client_ids.shape:
         given = f"{raw_legit.dtype}{raw_legit.shape} and {client_ids.shape}"
@@ -422,17 +429,20 @@ def _full_curve(raw_legit: npt.NDArray[np.float32], client_ids: npt.NDArray[Any]
         raise InputError("there are no legitimate requests to take thresholds from: give a log that has some")
     if not np.isfinite(raw_legit).all():
         raise ValueError("a legitimate raw score is not finite")
-    _, client, requests = np.unique(client_ids, return_inverse=True, return_counts=True)
+    _, client = np.unique(client_ids, return_inverse=True)
+    requests = np.bincount(client, weight)
     descending = np.argsort(-raw_legit, kind="stable")
-    raw = raw_legit[descending]
-    share = np.cumsum(1.0 / requests[client[descending]]) / len(requests)
+    raw, counts = raw_legit[descending], weight[descending]
+    share = np.cumsum(counts / requests[client[descending]]) / len(requests)
+    beyond = np.cumsum(counts)
+    rows_beyond = np.ceil(beyond * (len(raw) / beyond[-1]) * (1 - _TOLERANCE)).astype(np.int64)
     last_of_tie = np.flatnonzero(np.append(raw[1:] != raw[:-1], True))[::-1]
     above = np.nextafter(raw[0], np.float32(np.inf))
     return LegitimateCurve(
         len(raw),
         len(requests),
         (*raw[last_of_tie].tolist(), float(above)),
-        (*(last_of_tie + 1).tolist(), 0),
+        (*rows_beyond[last_of_tie].tolist(), 0),
         (*share[last_of_tie].tolist(), 0.0),
     )
 

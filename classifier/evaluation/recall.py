@@ -103,7 +103,7 @@ class Recalls:
 
     def figure(self, rate: int, cell: int) -> Figure:
         """Return the recall of one cell with its interval; campaigns are what it rests on."""
-        return share(float(self.value[rate, cell]), self.drawn[:, rate, cell], len(self.cells[cell].members))
+        return share(float(self.value[rate, cell]), self.drawn[:, rate, cell], self.cells[cell].campaigns)
 
     def mean(self, rate: int, grade: str) -> tuple[float, Floats]:
         """Return the mean over families of the recall in a grade, and that of each resample, float64[resamples]."""

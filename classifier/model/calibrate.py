@@ -8,7 +8,7 @@ and Weng, "A note on Platt's probabilistic outputs for support vector machines" 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,6 @@ class Calibration:
         """Return the probability of attack of each raw score, float64 of the same shape."""
         z = self.a * raw.astype(np.float64) + self.b
         return np.asarray(np.exp(-np.logaddexp(0.0, -z)))
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the form of the manifest."""
-        return asdict(self)
 
 
 def fit_platt(

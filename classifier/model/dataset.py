@@ -78,7 +78,7 @@ class Dataset:
 
     def frame(self) -> pd.DataFrame:
         """Return what an evaluation needs of each row, without its features and scores."""
-        columns = ("row", "time", "client", "malicious", "family", "input_tokens", "output_tokens")
+        columns = ("row", "time", "client", "malicious", "family", "input_tokens", "output_tokens", "weight")
         return pd.DataFrame({name: getattr(self, name) for name in columns})
 
 
@@ -122,8 +122,11 @@ def build(
     rng = np.random.default_rng(seed)
     tables = source() if not without_fields else (_hide(table, without_fields) for table in source())
     parts: list[Dataset] = []
+    begin, end = None, 0
     for chunk in feature_chunks(tables, sizes=sizes, threads=threads, secret=secret):
         events = chunk.events
+        times = events.column("time")
+        begin, end = times[0].as_py() if begin is None else begin, times[-1].as_py()
         seen = np.maximum(chunk.rows[:, COLUMN["client_requests_seen"]] / per_client, 1.0).astype(np.float64)
         keep = rng.random(len(seen)) * seen < 1.0
         keep &= events.column("malicious").is_valid().to_numpy()
@@ -154,7 +157,7 @@ def build(
         if clients is not None:
             return data  # of a small log, the choice may be none
         raise InputError("no event of the log has a label: give labelled events, or weave attacks in with --inject all")
-    begin, end = int(data.time.min()), int(data.time.max())
+    assert begin is not None  # there are rows, and so events
     warm = begin + min(WARM_UP_SHARE * (end - begin), WARM_UP_S * MICROSECONDS)
     return data.take(data.time >= warm)
 

@@ -58,9 +58,9 @@ def evaluate(
     """Evaluate scored requests.
 
     `scored` has the columns row, time (int64 µs), client, raw (float32), probability, decision, malicious and family,
-    and may have input_tokens and output_tokens. Rows without a label are left out and counted. `prior` is the
-    manifest's. `on_resample` is called after each of the `resamples` of the bootstrap. Same input and seed give
-    the same result.
+    and may have input_tokens, output_tokens, and weight (how many requests of its client a row stands for). Rows without
+    a label are left out and counted. `prior` is the manifest's. `on_resample` is called after each of the `resamples` of
+    the bootstrap. Same input and seed give the same result.
 
     Raises InputError when a column is missing, a decision is unknown, a score is NaN or no row has a label. What the
     data cannot resolve is a figure without a value and with a reason, and stands in `notes`.
@@ -79,7 +79,7 @@ def evaluate(
             on_resample()
     metrics = Metrics(
         format=1,
-        requests=len(requests.raw),
+        requests=round(requests.weight.sum()),
         clients=len(requests.group_of_client),
         unlabelled=requests.unlabelled,
         start=float(requests.time[0] / MICROSECONDS),
@@ -104,6 +104,7 @@ class _RankingPart:
         raw = (
             highest(requests.raw, requests.client, len(requests.group_of_client)) if unit == "client" else requests.raw
         )
+        of_row = None if unit == "client" else requests.weight
         malicious = requests.attack_clients[client]
         families = [family for kind, family in requests.groups if kind == "attack"]
         group = requests.group_of_client[client] - (len(requests.groups) - len(families))
@@ -116,7 +117,7 @@ class _RankingPart:
         )
         self._negatives = int((~malicious).sum())
         one_class = self._negatives in (0, len(malicious))
-        self._ranking = None if one_class else Ranking(raw, malicious, client, group, RATES)
+        self._ranking = None if one_class else Ranking(raw, malicious, client, group, RATES, of_row)
 
     def measure(self, weight: Floats) -> Ranks | None:
         """Measure with a weight per client, float64[clients]; None when a class is missing."""
@@ -166,7 +167,7 @@ class _CalibrationPart:
             plotted = log_odds_bins(p)
             self._rows = np.bincount(plotted)
             bins = (equal_mass_bins(p, malicious, prior), plotted)
-            equal_mass, log_odds = (Reliability(p, malicious, requests.client, prior, b) for b in bins)
+            equal_mass, log_odds = (Reliability(p, malicious, requests.client, prior, b, requests.weight) for b in bins)
             self._whole = (equal_mass, log_odds)
 
     def measure(self, weight: Floats) -> tuple[float, Floats] | None:

@@ -34,7 +34,8 @@ def fit_limit(
 ) -> float:
     """Return the limit for requests that the model has not seen; infinity where the data are too few to choose.
 
-    own and group float[n], sums of the two parts; malicious bool[n]; key uint64[n] of the client; family object[n].
+    own and group float[n], sums of the two parts; malicious bool[n]; key uint64[n] of the client; family object[n]. A client
+    of several families counts for one of them.
     """
     if not malicious.any() or not np.any(group):
         return math.inf
@@ -69,5 +70,6 @@ def _recall(
     recalls = []
     for rate in RATES:
         caught = of_client[hostile] > ranked[int(rate * len(ranked))]
-        recalls.append(np.mean(np.bincount(family[caught], minlength=len(families)) / families))
+        found = np.bincount(family[caught], minlength=len(families))
+        recalls.append(np.mean(found[families > 0] / families[families > 0]))
     return float(np.mean(recalls))

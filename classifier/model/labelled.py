@@ -27,7 +27,8 @@ class LabelledRequests:
     and once as the thief. Clients are numbered so that those of one group follow each other.
 
     time int64[n] µs; raw float32[n]; probability float64[n]; code intp[n], places in `VERDICTS`; tokens float64[n],
-    missing as 0; malicious bool[n]; client intp[n]; group_of_client intp[clients]; groups by number.
+    missing as 0; malicious bool[n]; weight float64[n], how many requests of its client each stands for; client intp[n];
+    group_of_client intp[clients]; groups by number.
     """
 
     time: npt.NDArray[np.int64]
@@ -36,6 +37,7 @@ class LabelledRequests:
     code: Places
     tokens: Floats
     malicious: npt.NDArray[np.bool_]
+    weight: Floats
     client: Places
     group_of_client: Places
     groups: list[tuple[Kind, str]]
@@ -62,6 +64,7 @@ def labelled_requests(scored: pd.DataFrame) -> LabelledRequests:
         code=pd.Index(VERDICTS).get_indexer(pd.Index(rows["decision"].astype(object))),
         tokens=sum((_filled(column) for column in tokens), np.zeros(len(rows))),
         malicious=malicious,
+        weight=rows["weight"].to_numpy(np.float64) if "weight" in rows.columns else np.ones(len(rows)),
         client=client,
         group_of_client=group_of_client,
         groups=groups,
@@ -76,14 +79,15 @@ def first_actions(requests: LabelledRequests) -> tuple[Floats, Floats]:
     0 means that its very first request was acted on, infinity that none was.
     """
     order = np.argsort(requests.client, kind="stable")
-    client, tokens = requests.client[order], requests.tokens[order]
+    client, weight = requests.client[order], requests.weight[order]
+    tokens = requests.tokens[order] * weight
     start = np.searchsorted(client, np.arange(len(requests.group_of_client)))
-    spent = np.cumsum(tokens) - tokens
+    came, spent = np.cumsum(weight) - weight, np.cumsum(tokens) - tokens
     acted = np.flatnonzero(requests.code[order] > 0)
     who, place = np.unique(client[acted], return_index=True)
     first = acted[place]
     before, cost = np.full((2, len(start)), np.inf)
-    before[who] = first - start[who]
+    before[who] = came[first] - came[start[who]]
     cost[who] = spent[first] - spent[start[who]]
     return before, cost
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -86,8 +86,8 @@ class Outcomes:
             family=line.family,
             overall=line.overall,
             clients=clients,
-            requests=int(sums[REQUESTS]),
-            tokens=int(sums[TOKENS]) if self._requests.has_tokens else None,
+            requests=round(sums[REQUESTS]),
+            tokens=round(sums[TOKENS]) if self._requests.has_tokens else None,
             allowed=part(ALLOWED, REQUESTS),
             challenged=part(CHALLENGED, REQUESTS),
             blocked=part(BLOCKED, REQUESTS),
@@ -111,14 +111,14 @@ class Outcomes:
 def _sums_by_client(requests: LabelledRequests) -> Floats:
     clients = len(requests.group_of_client)
 
-    def count(weight: npt.NDArray[np.generic] | None) -> Floats:
-        return np.bincount(requests.client, weight, clients).astype(np.float64)
+    def count(of_request: Any) -> Floats:
+        return np.bincount(requests.client, requests.weight * of_request, clients).astype(np.float64)
 
     acted = requests.code > 0
     verdicts = [count(requests.code == code) for code in range(3)]
     tokens, tokens_acted = count(requests.tokens), count(requests.tokens * acted)
     return np.column_stack(
-        [np.ones(clients), count(None), *verdicts, tokens, tokens_acted, verdicts[1] + verdicts[2] > 0]
+        [np.ones(clients), count(1.0), *verdicts, tokens, tokens_acted, verdicts[1] + verdicts[2] > 0]
     )
 
 

@@ -219,6 +219,10 @@ def _families(ours: list[GroupMetrics], theirs: list[GroupMetrics], margin: floa
             checks.append(
                 Check("families", True, f"{group['family']}: {percent(share)} of requests, champion {percent(before)}")
             )
+    shown = {group["family"] for group in ours if group["kind"] == "attack"}
+    for family in sorted(champion.keys() - shown):
+        if champion[family]["clients"] >= FEWEST_CLIENTS:
+            checks.append(Check("families", False, f"{family}: the champion was measured by it, this version was not"))
     if few:
         checks.append(Check("families", True, f"fewer than {FEWEST_CLIENTS} clients, not compared: {', '.join(few)}"))
     if not checks:

@@ -40,6 +40,7 @@ class Ranking:
     raw        float32[n] scores; malicious bool[n]; client intp[n], the place of its client's weight
     group      intp[n], group number of each row from 0 without gaps among the malicious; of others it is ignored
     rates      false-positive rates at which recall is wanted
+    requests   float64[n], how many requests each row stands for (None: one)
     Needs at least one row of each class.
     """
 
@@ -50,13 +51,16 @@ class Ranking:
         client: Places,
         group: Places,
         rates: tuple[float, ...],
+        requests: Floats | None = None,
     ):
+        requests = np.ones(len(raw)) if requests is None else requests
         negative, positive = np.flatnonzero(~malicious), np.flatnonzero(malicious)
         negative = negative[np.argsort(-raw[negative], kind="stable")]
         positive = positive[np.lexsort((-raw[positive], group[positive]))]
         self.rates = rates
         self.raw = raw[positive]
         self._negative_client, self._client = client[negative], client[positive]
+        self._negative_requests, self._requests = requests[negative], requests[positive]
         descending = -raw[negative]
         self._at_or_above = np.searchsorted(descending, -self.raw, side="right")
         self._above = np.searchsorted(descending, -self.raw, side="left")
@@ -69,8 +73,8 @@ class Ranking:
 
     def measure(self, weight: Floats) -> Ranks:
         """Measure with a weight per client, float64[clients]; each group and the negatives need a positive sum."""
-        false = np.append(0.0, np.cumsum(weight[self._negative_client]))
-        own = weight[self._client]
+        false = self._false(weight)
+        own = weight[self._client] * self._requests
         at_or_above = false[self._at_or_above]
         true = np.cumsum(own)
         before = true[self._start] - own[self._start]
@@ -83,9 +87,12 @@ class Ranking:
 
     def threshold(self, rate: float, weight: Floats) -> float | None:
         """Return the lowest positive score whose false-positive rate is within the rate; None if there is none."""
-        false = np.append(0.0, np.cumsum(weight[self._negative_client]))
+        false = self._false(weight)
         within = self.raw[false[self._at_or_above] <= rate * false[-1] * (1 + 1e-9)]
         return float(within.min()) if within.size else None
+
+    def _false(self, weight: Floats) -> Floats:
+        return np.append(0.0, np.cumsum(weight[self._negative_client] * self._negative_requests))
 
     def _sum(self, values: Floats) -> Floats:
         return np.asarray(np.add.reduceat(values, self._start))

@@ -41,11 +41,15 @@ class Reliability:
         client: Places,
         prior: float,
         bins: Places,
+        requests: Floats,
     ):
-        """`probability` float64[n], `malicious` bool[n] with both classes, `client` and `bins` intp[n]."""
+        """`probability` float64[n], `malicious` bool[n] with both classes, `client` and `bins` intp[n].
+
+        `requests` float64[n] is how many requests each row stands for.
+        """
         self._count = int(bins.max()) + 1
         self._classes = [
-            (mass, client[rows], bins[rows], probability[rows])
+            (mass, client[rows], bins[rows], probability[rows], requests[rows])
             for mass, rows in ((prior, malicious), (1 - prior, ~malicious))
         ]
 
@@ -53,8 +57,8 @@ class Reliability:
         """Measure with a weight per client, float64[clients]."""
         sums = np.zeros(self._count)
         masses: list[Floats] = []
-        for mass, client, bins, probability in self._classes:
-            own = weight[client]
+        for mass, client, bins, probability, requests in self._classes:
+            own = weight[client] * requests
             own *= mass / own.sum()
             masses.append(np.bincount(bins, own, self._count).astype(np.float64))
             sums += np.bincount(bins, own * probability, self._count)

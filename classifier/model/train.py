@@ -232,17 +232,19 @@ def train(
 
     legitimate = ~known.malicious & trusted
     budgets, notes = _resolvable(budgets, int(legitimate.sum()), strict_budgets)
-    curve = legitimate_curve(raw[legitimate], known.key[legitimate], budgets)
+    measured = known.key[legitimate], budgets, known.weight[legitimate]
+    curve = legitimate_curve(raw[legitimate], *measured)
     if math.isfinite(clip) and "block" not in strict_budgets:
-        alone = legitimate_curve(parts_of[0][legitimate], known.key[legitimate], budgets)
+        alone = legitimate_curve(parts_of[0][legitimate], *measured)
         share = budgets.challenge or Budgets().challenge
         curve = replace(curve, least_block=least_block(alone, share, clip))
     thresholds = thresholds_from_curve(curve, budgets, strict_budgets)
-    thresholds = replace(thresholds, notes=(*notes, *thresholds.notes))
-    later = known.time >= known.time.min() + CALIBRATION_TIME * (known.time.max() - known.time.min())
+    later = trusted & (known.time >= known.time.min() + CALIBRATION_TIME * (known.time.max() - known.time.min()))
     if known.malicious[later].all() or not known.malicious[later].any():
-        later = np.ones(len(known), bool)
+        later = trusted
     calibration = fit_platt(raw[later], known.malicious[later], prior, training_weights(known)[later])
+    said = [*notes, *thresholds.notes, *([calibration.note] if calibration.note else [])]
+    thresholds = replace(thresholds, notes=tuple(said))
     return Trained(boosters, columns, thresholds, budgets, calibration, curve, parts, leaf_bits, raw, suspicious, clip)
 
 

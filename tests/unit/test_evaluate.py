@@ -130,6 +130,26 @@ def test_decisions_tokens_and_first_actions_of_a_family() -> None:
     assert flood["acted_on"]["low"] is None, "two clients make no interval"
 
 
+def test_a_row_that_stands_for_several_requests_counts_as_often() -> None:
+    frame = scored_traffic(60, 20, seed=4)
+    rng = np.random.default_rng(4)
+    frame["weight"] = rng.integers(1, 4, len(frame)).astype(float)
+    often = frame.loc[frame.index.repeat(frame["weight"].astype(int))].drop(columns="weight").reset_index(drop=True)
+    often["row"] = np.arange(len(often))
+    thin, whole = evaluate(frame, resamples=20), evaluate(often, resamples=20)
+    assert thin["requests"] == whole["requests"] == len(often)
+    for one, other in zip(thin["groups"], whole["groups"], strict=True):
+        assert (one["requests"], one["tokens"], one["acted_on"]) == (
+            other["requests"],
+            other["tokens"],
+            other["acted_on"],
+        )
+    assert thin["calibration"]["ece"]["value"] == pytest.approx(whole["calibration"]["ece"]["value"], abs=0.01)
+    for found, expected in zip(thin["ranking"], whole["ranking"], strict=True):
+        assert found["roc_auc"]["value"] == pytest.approx(expected["roc_auc"]["value"])
+        assert found["pr_auc"]["value"] == pytest.approx(expected["pr_auc"]["value"])
+
+
 def test_a_stolen_account_counts_as_its_owner_and_as_the_thief() -> None:
     frame = requests([("key", 0, "allow", False, "people", 1), ("key", 5, "block", True, "stolen_key", 1)])
     metrics = evaluate(frame, resamples=0)

@@ -55,14 +55,24 @@ def requests(traffic: Traffic) -> Requests:
 
 
 def test_recall_takes_the_lowest_threshold_that_so_many_legitimate_clients_reach() -> None:
-    clients = clients_of(1000, 4, 25)
-    score = np.concatenate([np.arange(1000.0), np.repeat([990.0, 989.0, 999.5, 0.0], 25)])
+    clients = clients_of(1000, 8, 25)
+    score = np.concatenate([np.arange(1000.0), np.repeat([990.0, 989.0, 999.5, 0.0] * 2, 25)])
     recalls = Recalls(score, clients, (0.001, 0.01), resamples=50)
     assert recalls.value[:, 0].tolist() == [0.25, 0.5]  # 1 of 1000 may reach it, ten may
     assert ((score[:1000] >= recalls.threshold[1]).sum(), (score[:1000] >= recalls.threshold[0]).sum()) == (10, 1)
     figure = recalls.figure(1, 0)
     assert figure["low"] is not None
     assert figure["low"] < 0.5 < figure["high"]  # campaigns are what is drawn: all or nothing for each
+
+
+def test_an_interval_rests_on_as_many_campaigns_as_there_were() -> None:
+    def all_found(campaigns: int, each: int) -> tuple[float | None, float | None]:
+        score = np.concatenate([np.arange(1000.0), np.full(campaigns * each, 2000.0)])
+        figure = Recalls(score, clients_of(1000, campaigns, each), (0.01,), resamples=20).figure(0, 0)
+        return figure["low"], figure["high"]
+
+    assert all_found(6, 20) == (pytest.approx(0.025 ** (1 / 6)), 1.0)  # Clopper and Pearson's for six of six
+    assert all_found(1, 120) == (None, None)
 
 
 def test_ties_count_against_the_method() -> None:
@@ -88,8 +98,13 @@ def test_the_comparison_pairs_draws_and_picks_the_best_baseline_of_each_line() -
 
 def test_each_family_acts_in_each_grade_in_several_campaigns(traffic: Traffic) -> None:
     malicious = traffic.events["malicious"].to_numpy(zero_copy_only=False).astype(bool)
-    family, grade = (np.array(c.to_pylist(), object)[malicious] for c in (traffic.events["family"], traffic.grade))
-    assert {(f, g) for f, g in zip(family, grade, strict=True)} == {(f, g) for f in families() for g in GRADES}
+    columns = traffic.events["family"], traffic.grade, traffic.campaign
+    family, grade, campaign = (np.array(column.to_pylist(), object)[malicious] for column in columns)
+    campaigns: dict[tuple[str, str], set[str]] = {}
+    for f, g, c in zip(family, grade, campaign, strict=True):
+        campaigns.setdefault((f, g), set()).add(c)
+    assert set(campaigns) == {(f, g) for f in families() for g in GRADES}
+    assert min(len(found) for found in campaigns.values()) > 1
 
 
 def test_no_two_days_of_a_plan_share_a_seed() -> None:

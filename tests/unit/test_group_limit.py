@@ -48,6 +48,15 @@ def test_without_attackers_or_without_a_group_part_there_is_nothing_to_limit() -
     assert fit_limit(own, np.zeros_like(group), malicious, key, family) == math.inf
 
 
+def test_a_client_of_two_families_leaves_none_without_a_figure() -> None:
+    own, group, malicious, key, family = scores(3 * FEWEST_CLIENTS, needs_group=False)
+    family = family.astype(object)
+    first = np.flatnonzero(malicious)[0]
+    assert key[first] == key[first + 1]
+    family[first], family[first + 1] = "0", "z"  # one of them has no other client
+    assert fit_limit(own, group, malicious, key, family) == LIMITS[0]
+
+
 def test_nobody_is_blocked_for_the_company_alone() -> None:
     """Whoever is blocked has an own part that is rare among legitimate requests, whatever the group part adds."""
     rng = np.random.default_rng(5)

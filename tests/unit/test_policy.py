@@ -150,6 +150,20 @@ def test_the_curve_is_small_and_comes_back_from_json() -> None:
     assert LegitimateCurve.from_json(json.loads(json.dumps(curve.as_json(), allow_nan=False))) == curve
 
 
+def test_a_row_that_stands_for_several_requests_counts_as_often() -> None:
+    """Of busy clients training keeps some requests only: the budget is a share of all."""
+    rng = np.random.default_rng(8)
+    raw, clients = rng.standard_normal(20_000).astype(np.float32), rng.integers(0, 300, 20_000)
+    weight = np.where(clients < 3, 50.0, 1.0)
+    often = np.repeat(np.arange(20_000), weight.astype(int))
+    for budget in (0.001, 0.01, 0.2):
+        thin = legitimate_curve(raw, clients, Budgets(budget, 0), weight)
+        whole = legitimate_curve(raw[often], clients[often], Budgets(budget, 0))
+        assert thin.threshold(budget) == pytest.approx(whole.threshold(budget), abs=1e-9)
+        np.testing.assert_allclose(thin.shares(thin.threshold(budget)), whole.shares(thin.threshold(budget)), atol=1e-4)
+        assert thin.rows == 20_000  # what can be resolved is what was seen
+
+
 @pytest.mark.parametrize("budget", [0.0001, 0.001, 0.002])
 def test_nothing_is_blocked_below_the_least_that_a_block_takes(budget: float) -> None:
     raw = np.linspace(0, 1, 200_000, dtype=np.float32)
@@ -279,6 +293,8 @@ def test_registration_has_thresholds_of_its_own() -> None:
     assert policy.decide(7.0, 0.5)[0].decision == "allow"
     assert policy.decide(7.0, 0.5, Circumstances(registration=True)) == (Decision("challenge", 50), ("registration",))
     assert policy.decide(25.0, 0.5, Circumstances(registration=True)) == (Decision("block", 50), ())
+    milder = Policy(Thresholds(10.0, 20.0), registration=Thresholds(15.0, 90.0))
+    assert milder.decide(25.0, 0.5, Circumstances(registration=True)) == (Decision("challenge", 50), ())
 
 
 def test_a_budget_of_nothing_stays_nothing_under_load() -> None:

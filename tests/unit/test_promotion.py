@@ -70,6 +70,16 @@ def test_a_model_that_catches_less_is_refused_by_family(made: Made, tmp_path: Pa
     assert all(reason.startswith("families: ") and "where the champion has" in reason for reason in reasons)
 
 
+def test_a_model_that_was_not_measured_by_a_family_is_refused_on_stated_figures(made: Made, tmp_path: Path) -> None:
+    stated = load_bundle(made.bundle).manifest.metrics
+    attacks = sorted(
+        {group["family"] for group in stated["groups"] if group["kind"] == "attack" and not group["overall"]}
+    )
+    fewer = {**stated, "groups": [group for group in stated["groups"] if group["family"] != attacks[0]]}
+    reasons = failed(examine(changed(made.bundle, tmp_path / "fewer", metrics=fewer), made.bundle))
+    assert reasons == [f"families: {attacks[0]}: the champion was measured by it, this version was not"]
+
+
 def test_a_model_that_harms_legitimate_clients_is_refused_by_its_budget(made: Made, tmp_path: Path) -> None:
     harsh = with_thresholds(made.bundle, tmp_path / "harsh", -3.0)
     reasons = failed(examine(harsh, made.bundle, log=recent(made)))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +14,7 @@ import pytest
 from classifier.events import UNLABELLED
 from classifier.features.spec import COLUMN, FEATURES
 from classifier.model import train as training
+from classifier.model.calibrate import fit_platt
 from classifier.model.dataset import Dataset
 from classifier.model.pipeline import TrainOptions, train_bundle, weaving_into
 from classifier.model.train import SHORT_ROWS, SUSPICIOUS_CLIENTS, Settings, suspicious_clients
@@ -56,6 +59,32 @@ def test_the_most_suspicious_half_per_cent_of_unlabelled_clients_is_found() -> N
     assert len(found) == round(SUSPICIOUS_CLIENTS * CLIENTS)
     assert found[:2].tolist() == [17, 4]
     assert found.max() < CLIENTS
+
+
+def test_who_is_too_suspicious_to_be_learnt_from_does_not_calibrate_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Dataset.join([rows_of(600, 4, UNLABELLED, False, 0), rows_of(100, 4, "request_flood", True, 9_000)])
+    hidden = data.malicious | (data.key < 3)  # unlabelled attackers
+    data.rows[:, COLUMN["client_requests_seen"]] = np.random.default_rng(3).normal(6.0 * hidden, 1.0)
+    data.time = np.random.default_rng(4).permutation(len(data))
+    seen: list[tuple[int, int]] = []
+
+    def fitted(raw: Any, malicious: Any, *rest: Any) -> Any:
+        seen.append((int(malicious.sum()), int((~malicious).sum())))
+        return fit_platt(raw, malicious, *rest)
+
+    monkeypatch.setattr(training, "fit_platt", fitted)
+    found = training.train(data, settings=Settings(own_trees=20, group_trees=4))
+    known = data.take(found.split.train)
+    later = known.time >= known.time.min() + training.CALIBRATION_TIME * (known.time.max() - known.time.min())
+    taken = later & ~np.isin(known.key, found.suspicious)
+    assert taken.sum() < later.sum()
+    assert seen == [(int((taken & known.malicious).sum()), int((taken & ~known.malicious).sum()))]
+
+
+def test_what_calibration_has_to_say_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "fit_platt", lambda *given: replace(fit_platt(*given), note="doubtful"))
+    data = Dataset.join([rows_of(200, 4, "person", False, 0), rows_of(200, 4, "request_flood", True, 9_000)])
+    assert "doubtful" in training.train(data, settings=Settings(own_trees=2)).thresholds.notes
 
 
 def test_of_labelled_clients_none_is_left_out() -> None:
