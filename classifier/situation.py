@@ -13,8 +13,8 @@ The verdict, by rules in this order:
    told before its first minute is over: as soon as these requests make up as much of the minute at hand, and of a usual minute
    too, so that a few at the begin of a minute do not. It is taken back if that minute as a whole does not show it.
 3. `unsure` when one or two clients make nearly all of them: one client is no attack on the service; to deal with it is enough.
-4. `unsure` when requests or clients rise, and with them requests that are merely unusual (above all but 1 % of legitimate ones),
-   or requests whose prompt template spreads among many clients: look at it.
+4. `unsure` when requests, clients, newcomers or new accounts rise, and with them requests that are merely unusual (above all
+   but 1 % of legitimate ones), or requests whose prompt template spreads among many clients: look at it.
 5. `surge` when clients, newcomers or new accounts rise and nothing of the above holds.
 6. `calm` otherwise.
 

@@ -208,7 +208,8 @@ def evaluate(
     if protocol:
         from classifier.cli.protocolling import run as run_all
 
-        run_all(logs, bundle, out, plan, threads, quiet)
+        asked = {"--json": json, "--report": report, "--inject": inject, "--seed": seed or None}
+        run_all(logs, bundle, [name for name, value in asked.items() if value is not None], out, plan, threads, quiet)
         return
     logs, bundle = needed(logs, bundle, out)
     log = LogOptions(logs, format, columns, stamp, rejects, keep_rejected, max_rejected, quiet)

@@ -8,14 +8,24 @@ from classifier.cli.terminal import OUTPUT, say, threads_of
 from classifier.errors import InputError
 
 
-def run(logs: list[Path] | None, bundle: Path | None, out: Path | None, plan: str, threads: int, quiet: bool) -> None:
-    """Run the protocol and write its tables, plots and page."""
+def run(
+    logs: list[Path] | None,
+    bundle: Path | None,
+    others: list[str],
+    out: Path | None,
+    plan: str,
+    threads: int,
+    quiet: bool,
+) -> None:
+    """Run the protocol and write its tables, plots and page. `others` are options for a log that were given, too."""
     from classifier.evaluation.document import write
     from classifier.evaluation.plan import PLANS
     from classifier.evaluation.protocol import run_protocol
 
     if logs or bundle is not None:
         raise InputError("--protocol simulates its own logs and trains its own bundle: give no LOG and no --bundle")
+    if others:
+        raise InputError(f"{others[0]} is for a log; --protocol takes --out, --plan, --threads and --quiet")
     if out is None:
         raise InputError("Missing option '--out'; see botsieve evaluate --help")
     if plan not in PLANS:

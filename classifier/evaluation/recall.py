@@ -109,9 +109,3 @@ class Recalls:
         """Return the mean over families of the recall in a grade, and that of each resample, float64[resamples]."""
         at = [place for place, cell in enumerate(self.cells) if cell.grade == grade]
         return float(self.value[rate, at].mean()), self.drawn[:, rate][:, at].mean(axis=1)
-
-
-def mean_recall(score: Floats, clients: Clients, rate: float) -> dict[str, float]:
-    """Return the mean over families of the recall at a rate, by grade: for choices, without intervals."""
-    found = Recalls(score, clients, (rate,), 0)
-    return {grade: found.mean(0, grade)[0] for grade in clients.grades()}

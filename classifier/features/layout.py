@@ -100,7 +100,6 @@ HASHES = 8
     V_REFUSED,  # 1 when botsieve refused the request
 ) = range(40)  # fmt: skip
 VALUES = 40
-KNOWN_AT_ARRIVAL = V_LIMIT + 1
 PROMPT_ALARM = 2.0
 """Log odds from which a prompt counts as one that tries something: 88 % in the balanced data of its training."""
 

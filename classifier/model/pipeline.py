@@ -240,7 +240,7 @@ def _finish(
         acted = np.flatnonzero(frame["decision"].to_numpy() != "allow")[:20_000]
         reasons = np.full(len(frame), "", dtype=object)
         for place, found in zip(acted, explain.reasons(rows[trained.split.test][acted]), strict=True):
-            reasons[place] = "; ".join(found)
+            reasons[place] = " ".join(found)
         frame["reasons"] = reasons
         if families is not None:
             named = Families(families.SerializeToString())

@@ -31,10 +31,9 @@ _ROWS_SUMMED = 16_384
 
 @dataclass(frozen=True)
 class Verification:
-    """What a graph was compared on: rows by leaf, rows by raw score and probability, and splits reached on purpose."""
+    """What a graph was compared on: rows, and splits reached on purpose."""
 
     rows: int
-    rows_summed: int
     splits: int
     splits_reached: int
 
@@ -69,7 +68,7 @@ def verify(
                 _compare_scores(exact, constants, scores, rows, seen)
             summed += len(rows)
         seen += len(rows)
-    return Verification(seen, summed, int((forest.leaf < 0).sum()), len(reachable_splits(forest)[0]))
+    return Verification(seen, int((forest.leaf < 0).sum()), len(reachable_splits(forest)[0]))
 
 
 def leaf_graph(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -194,7 +194,7 @@ def _reasons(cells: Iterable[Any]) -> list[str]:
     counted: Counter[str] = Counter()
     for cell in cells:
         if isinstance(cell, str):
-            counted.update(reason.strip() for reason in cell.split(";") if reason.strip())
+            counted.update(cell.split())
         elif isinstance(cell, Iterable):
             counted.update(str(reason) for reason in cell)
     return [wording.printable(reason, 80) for reason, _ in counted.most_common(MOST_REASONS)]

@@ -38,8 +38,8 @@ def scored_traffic(legitimate: int = 300, attackers: int = 60, seed: int = 0, sc
     thresholds = thresholds_from_budgets(raw[kept] + np.float32(0.05), ids[kept], Budgets(0.02, 0.002))
     batch = decide_batch(raw, frame["probability"].to_numpy(), thresholds)
     frame["decision"], frame["score"] = batch.verdicts(), batch.scores
-    frame["reasons"] = np.where(batch.codes > 0, "rate; regularity", "")
-    frame.loc[(batch.codes > 0) & (frame["row"] % 3 == 0), "reasons"] = "many accounts on one address; rate"
+    frame["reasons"] = np.where(batch.codes > 0, "rate regularity", "")
+    frame.loc[(batch.codes > 0) & (frame["row"] % 3 == 0), "reasons"] = "many_accounts rate"
     return frame
 
 

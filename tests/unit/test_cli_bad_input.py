@@ -240,6 +240,10 @@ def test_what_is_no_bundle(tmp_path: Path, made: Made) -> None:
         (["evaluate", "LOG", "--bundle", "BUNDLE", "--out", "d"], "--out is for --protocol"),
         (["evaluate", "--protocol"], "Missing option '--out'; see botsieve evaluate --help"),
         (["evaluate", "LOG", "--protocol", "--out", "d"], "give no LOG and no --bundle"),
+        (
+            ["evaluate", "--protocol", "--out", "d", "--seed", "3"],
+            "--seed is for a log; --protocol takes --out, --plan",
+        ),
         (["evaluate", "--protocol", "--out", "d", "--plan", "magic"], "unknown plan 'magic'; known are full, small"),
         (["train", "LOG", "--bundle", "b", "--prior", "0"], "--prior is a share between 0 and 1, not 0"),
         (["train", "LOG", "--bundle", "b", "--prior", "nan"], "--prior is a share between 0 and 1, not nan"),

@@ -107,7 +107,7 @@ def test_the_page_tells_verdict_families_reasons_thresholds_and_what_is_missing(
         summed.title,
         *summed.sentences,
         *(group["family"] for group in metrics["groups"]),
-        "many accounts on one address",
+        "many_accounts",
         "-2.0000",
         "never",
         "123,456",

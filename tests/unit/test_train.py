@@ -15,7 +15,7 @@ from classifier.events import UNLABELLED
 from classifier.features.spec import COLUMN, FEATURES
 from classifier.model import train as training
 from classifier.model.calibrate import fit_platt
-from classifier.model.dataset import Dataset
+from classifier.model.dataset import Dataset, build
 from classifier.model.pipeline import TrainOptions, train_bundle, weaving_into
 from classifier.model.train import SHORT_ROWS, SUSPICIOUS_CLIENTS, Settings, suspicious_clients
 from classifier.policy import Budgets, LegitimateCurve
@@ -59,6 +59,21 @@ def test_the_most_suspicious_half_per_cent_of_unlabelled_clients_is_found() -> N
     assert len(found) == round(SUSPICIOUS_CLIENTS * CLIENTS)
     assert found[:2].tolist() == [17, 4]
     assert found.max() < CLIENTS
+
+
+def test_the_first_stretch_is_that_of_the_log_not_of_its_labels() -> None:
+    log = simulate(duration_s=3600.0, clients=20, attacks="none", seed=1).sort_by("time")
+    second = (log["time"].to_numpy() - log["time"][0].as_py()) / 1e6
+    label = pa.array(np.zeros(len(log), bool), mask=second > 600)
+    place = log.schema.get_field_index("malicious")
+    early = log.set_column(place, "malicious", label)
+    kept = build(lambda: iter([early]))
+    assert (
+        360
+        <= (kept.time.min() - log["time"][0].as_py()) / 1e6
+        <= (kept.time.max() - log["time"][0].as_py()) / 1e6
+        <= 600
+    )
 
 
 def test_who_is_too_suspicious_to_be_learnt_from_does_not_calibrate_either(monkeypatch: pytest.MonkeyPatch) -> None:
