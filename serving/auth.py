@@ -3,8 +3,8 @@
     client = httpx.Client(auth=BotsieveAuth())
     openai.OpenAI(http_client=client, …)
 
-It needs `altcha` and `httpx` only (or `httpx2`: then `BotsieveAuth2`) and nothing else of botsieve, so the file can be
-copied into a program. Answers are not read before the program asks for them: streaming stays streaming.
+It needs `altcha` and either `httpx` (for `BotsieveAuth`) or `httpx2` (for `BotsieveAuth2`), both of which bring `anyio`,
+and nothing else of botsieve, so the file can be copied into a program. Answers are not read before the program asks for them: streaming stays streaming.
 
 A server tells its client how hard to work, so there are bounds: a puzzle above `work_most`, of another kind, or on a host
 that is not the request's own or the stated `service` is left unsolved, and the 401 is handed to the program as it came.
@@ -19,7 +19,6 @@ from typing import Any
 
 import altcha
 import anyio
-import httpx
 
 PASS = "x-botsieve-pass"
 _PREFIX = re.compile(r"[0-9a-f]{1,8}")
@@ -30,6 +29,9 @@ _CHALLENGE = re.compile(r'(?i)\bBotsieve\b[^"]{0,64}\bchallenge="([^"\\]{1,2048}
 class _Flow:
     """What both kinds of httpx share: requests go out by `yield`, answers come back from it."""
 
+    _httpx: Any
+    """Which of the two."""
+
     def __init__(
         self, *, service: str | None = None, attempts: int = 2, work_most: float = 16_000_000, seconds: float = 60.0
     ) -> None:
@@ -38,7 +40,7 @@ class _Flow:
         `attempts`: challenges solved for one request at most. `work_most`: PBKDF2 iterations that a puzzle may be expected
         to take (about 0.4 µs each). `seconds`: when to give one up.
         """
-        self._service = httpx.URL(service) if service else None
+        self._service = self._httpx.URL(service) if service else None
         self._attempts = attempts
         self._work_most = work_most
         self._seconds = seconds
@@ -128,10 +130,10 @@ class _Flow:
 
     def _trusted(self, request: Any, url: str) -> str | None:
         """The URL made absolute, if it leads to the service or to the host of the request itself."""
-        base = self._service or httpx.URL(str(request.url))
+        base = self._service or self._httpx.URL(str(request.url))
         try:
             target = base.join(url)
-        except httpx.InvalidURL:
+        except self._httpx.InvalidURL:
             return None
         known = {_origin(base), _origin(request.url)}
         return str(target) if url and _origin(target) in known else None
@@ -149,10 +151,6 @@ class _Flow:
 
     def _solve(self, challenge: altcha.Challenge) -> altcha.Solution | None:
         return altcha.solve_challenge(challenge, timeout=self._seconds)
-
-
-class BotsieveAuth(_Flow, httpx.Auth):
-    """For `httpx.Client` and `httpx.AsyncClient`."""
 
 
 def _beside(request: Any, method: str, url: str | None, **content: Any) -> Any:
@@ -176,6 +174,18 @@ def _object(response: Any) -> dict[str, Any]:
 
 
 try:
+    import httpx
+except ImportError:
+    pass
+else:
+
+    class BotsieveAuth(_Flow, httpx.Auth):
+        """For `httpx.Client` and `httpx.AsyncClient`."""
+
+        _httpx = httpx
+
+
+try:
     import httpx2
 except ImportError:
     pass
@@ -183,3 +193,5 @@ else:
 
     class BotsieveAuth2(_Flow, httpx2.Auth):
         """For `httpx2.Client` and `httpx2.AsyncClient`."""
+
+        _httpx = httpx2

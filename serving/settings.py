@@ -81,19 +81,25 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on")
     port: int = Field(8460, ge=0, le=65_535, description="Port to listen on; 0 for any that is free")
     grpc_port: int | None = Field(None, ge=0, le=65_535, description="Port for Envoy's gRPC; none unless it is set")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="What runs the model")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="What runs the model: auto (the fastest that is there), cpu or cuda"
+    )
     clock: Literal["server", "event"] = Field("server", description="Whose time counts: the service's, or the event's")
     mode: Mode = Field("shadow", description="shadow decides and tells the gateway to allow; enforce means it")
     routes: tuple[Route, ...] = Field((), description="Mode, fail mode, registration and budgets by path pattern")
     warm_up_s: float = Field(3600.0, ge=0, description="s after an empty start in which nothing is enforced")
-    fail_mode: FailMode = Field("open", description="What answers when scoring fails or is late")
+    fail_mode: FailMode = Field("open", description="What answers when scoring fails or is late: open allows, closed blocks")
     deadline_s: float = Field(0.1, gt=0, description="s that scoring may take before the fail mode answers")
     ahead_s: float = Field(300.0, gt=0, description="s that an event may lie ahead of the running clock")
-    challenge_budget: Share | None = Field(None, description="Share of legitimate requests challenged or blocked")
-    block_budget: Share | None = Field(None, description="Share of legitimate requests blocked")
+    challenge_budget: Share | None = Field(
+        None, description="Share of legitimate requests challenged or blocked; unless set, the bundle's"
+    )
+    block_budget: Share | None = Field(None, description="Share of legitimate requests blocked; unless set, the bundle's")
     registration_challenge_budget: Share | None = Field(None, description="The same, where accounts are made")
     registration_block_budget: Share | None = Field(None, description="The same, where accounts are made")
-    capacity: float | None = Field(None, gt=0, description="Tokens in flight at which the gateway is full")
+    capacity: float | None = Field(
+        None, gt=0, description="Tokens in flight at which the gateway is full (not train's or whatif's --capacity)"
+    )
     load_start: float = Field(0.7, ge=0, lt=1, description="Load from which unknown clients are challenged sooner")
     load_budget: float = Field(
         1.0, ge=0, le=1, description="Challenge budget of clients that are not known at load 1; 1 is all of them"
@@ -145,7 +151,7 @@ class Settings(BaseSettings):
     journal: Path | None = Field(None, description="Folder for the journal of what was processed")
     journal_days: float = Field(30.0, gt=0, description="Days that the journal is kept")
     pseudonyms: bool = Field(False, description="Write addresses and accounts of the journal as keyed hashes")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged: debug, info, warning or error")
 
     @field_validator("trusted_proxies")
     @classmethod

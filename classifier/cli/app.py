@@ -392,6 +392,8 @@ def replay(
 ) -> None:
     """Drive a service (started with `--clock event`) with a log and write what `score` would write.
 
+    The token comes from `BOTSIEVE_TOKEN`.
+
     Example: `botsieve replay access.log --url http://127.0.0.1:8460 --out replayed.parquet`
     """
     from classifier.cli.logs import LogOptions
@@ -539,6 +541,8 @@ def tail(
     quiet: Quiet = False,
 ) -> None:
     """Tell a service how requests ended, from nginx's or Caddy's access log, as it is written.
+
+    The token comes from `BOTSIEVE_TOKEN`.
 
     Example: `botsieve tail /var/log/nginx/botsieve.json --url http://127.0.0.1:8460`
     """

@@ -45,7 +45,8 @@ def run(log: LogOptions, url: str, out: Path, speed: float | None) -> None:
     if speed is not None and not speed > 0:
         raise InputError(f"--speed takes a factor above 0, not {speed:g}")
     service = Service(url)
-    service.call("GET", "/healthz")
+    if service.call("GET", "/readyz")["clock"] != "event":
+        raise InputError(f"the service at {url} goes by its own clock; start it with --clock event to replay a log")
     decisions: Counter[str] = Counter()
 
     def results() -> Iterator[pa.Table]:

@@ -15,7 +15,10 @@ from classifier.model.pipeline import TrainOptions, Weaving, train_bundle, weavi
 
 
 def run(log: LogOptions, options: TrainOptions, table: bool = True) -> Bundle:
-    """Train on a log and write the bundle; print the table of decisions on held-out clients unless told not to."""
+    """Train on a log and write the bundle; print the table of decisions on held-out clients unless told not to.
+
+    What the log could not resolve, and what follows for the thresholds, is said last.
+    """
     options = replace(options, threads=threads_of(options.threads))
     options.check()
     streams = [path for path in log.logs if path.exists() and not (path.is_file() or path.is_dir())]
@@ -23,7 +26,10 @@ def run(log: LogOptions, options: TrainOptions, table: bool = True) -> Bundle:
         raise InputError(f"{streams[0]} can be read only once and training reads a log several times; give a file")
     tell = Terminal(log.quiet, table)
     source, again = _source(log, options, tell)
-    return train_bundle(options, source, again, tell=tell, after_reading=log.conclude)
+    bundle = train_bundle(options, source, again, tell=tell, after_reading=log.conclude)
+    for note in bundle.manifest.thresholds["notes"]:
+        tell.say(note)
+    return bundle
 
 
 def _source(log: LogOptions, options: TrainOptions, tell: Terminal) -> tuple[Source, Weaving | None]:

@@ -8,7 +8,7 @@ published; `servegen_hours.csv` the daily shape. Columns are described in `COLUM
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 import polars as pl
@@ -72,8 +72,12 @@ def write(table: pl.DataFrame, path: Path) -> None:
     path.write_text(f"# {SOURCE}\n{text}", encoding="utf-8")
 
 
-def main(folder: Path) -> None:
+def main() -> None:
     """Write both tables beside this module."""
+    parser = argparse.ArgumentParser(prog="python -m classifier.traffic.derive", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the published traces are")
+    folder: Path = parser.parse_args().folder
     arrivals = pl.read_parquet(folder / "servegen_arrivals.parquet")
     tokens = pl.read_parquet(folder / "servegen_tokens.parquet").with_columns(pl.col("client").cast(pl.Int64))
     figures = arrival_figures(arrivals).join(token_figures(tokens), on=KEY).sort(KEY)
@@ -82,4 +86,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main()

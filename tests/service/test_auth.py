@@ -5,12 +5,16 @@ That it solves and is served is shown with the OpenAI client through real gatewa
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from typing import Any
 
 import altcha
 import httpx
+import httpx2
 import pytest
 
+from serving import auth
 from serving.auth import PASS, BotsieveAuth
 
 SITE = "https://gateway.example"
@@ -94,3 +98,28 @@ def test_a_site_that_challenges_forever_is_given_up() -> None:
     with httpx.Client(auth=BotsieveAuth(), transport=httpx.MockTransport(stubborn)) as client:
         assert client.get(f"{SITE}/v1/chat").status_code == 401
     assert site.solved <= 2
+
+
+def test_it_works_where_only_the_newer_httpx_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    spec = importlib.util.spec_from_file_location("copied_auth", auth.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    copied = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copied)
+    assert not hasattr(copied, "BotsieveAuth")
+    made = altcha.create_challenge("PBKDF2/SHA-256", 10, hmac_secret="secret", key_prefix="00").to_dict()
+
+    def site(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path == "/v1/challenge/verify":
+            return httpx2.Response(200, headers={PASS: "a pass"}, json={})
+        if request.url.path == "/v1/challenge/7-aa":
+            return httpx2.Response(200, json={**made, "verify": "/v1/challenge/verify"})
+        if request.headers.get(PASS) == "a pass":
+            return httpx2.Response(200, json={"served": request.content.decode()})
+        return httpx2.Response(401, headers={"www-authenticate": 'Botsieve challenge="/v1/challenge/7-aa"'})
+
+    for service in (None, SITE):
+        client = httpx2.Client(auth=copied.BotsieveAuth2(service=service), transport=httpx2.MockTransport(site))
+        with client:
+            assert client.post(f"{SITE}/v1/chat", content=b"body").json() == {"served": "body"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from classifier.model.apply import Model, in_input_order
 from classifier.model.bundle import Bundle
 from classifier.model.judge import Judge
 from tests.service.served import SECRET, START, bundle, client_of, judge, mixed_events, post, service  # noqa: F401
+from tests.unit.command_line import BAD, refused
 
 
 class Wire:
@@ -113,6 +115,18 @@ def test_a_url_that_is_none_is_bad_input(url: str) -> None:
 def test_a_service_that_is_not_there_is_one_line() -> None:
     with pytest.raises(BotsieveError, match="is botsieve serve running"):
         Service("http://127.0.0.1:9").call("GET", "/healthz")
+
+
+def test_a_service_that_goes_by_its_own_clock_is_refused(
+    judge: Judge,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = client_of(service(judge))
+    monkeypatch.setattr(Service, "call", lambda self, method, path, body=None: client.request(method, path).json())
+    line = ["replay", BAD / "one_client.jsonl", "--url", "http://127.0.0.1:9", "--out", tmp_path / "out.csv"]
+    refused(*line, says="start it with --clock event")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_reply_is_one_line(bundle: Bundle) -> None:  # noqa: F811

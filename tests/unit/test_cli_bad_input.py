@@ -91,7 +91,9 @@ def test_train_counts_rejects_too(tmp_path: Path, made: Made) -> None:
     with small_forests():
         refused(*line, "--max-rejected", 5, "--quiet", code=1, says="more than --max-rejected 5")
         assert not out[0].exists()
-        read, _, rejected = totals(done(*line).err)
+        said = done(*line).err
+    read, _, rejected = totals(said)
+    assert "Nothing is blocked: the block budget of 0.01 %" in said.splitlines()[-1]
     assert read == len([part for part in log.read_bytes().split(b"\n") if part.strip()])
     assert rejected >= 16 + 8
     assert len(jsonl(tmp_path / "bundle.rejects.jsonl")) == rejected

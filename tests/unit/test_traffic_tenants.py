@@ -89,6 +89,14 @@ def test_a_clock_draws_where_the_activity_is() -> None:
     assert inside.max() <= 12.0
 
 
+def test_deriving_tells_how_it_is_called(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["derive", "--help"])
+    with pytest.raises(SystemExit) as left:
+        derive.main()
+    assert left.value.code == 0
+    assert "FOLDER holds servegen_arrivals.parquet" in capsys.readouterr().out
+
+
 @pytest.mark.realdata
 @pytest.mark.skipif(not DATA.exists(), reason="needs ../shared/data/traffic (the ServeGen traces)")
 def test_the_shipped_figures_are_what_the_traces_give() -> None:

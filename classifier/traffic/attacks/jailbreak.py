@@ -16,7 +16,7 @@ class Jailbreak(AttackFamily):
     """Accounts that try jailbreaks and injections of a few kinds."""
 
     name = "jailbreak"
-    source = "jailbreak campaigns against public chat services, in the facts of this project (read as quoted)"
+    source = "jailbreak campaigns against public chat services (as commonly described)"
     hides = "aged accounts, home lines, pauses of people, ordinary questions in between"
     needs = "prompts"
     parameters: ClassVar[Parameters] = {

@@ -16,7 +16,7 @@ class SensitiveQuestions(AttackFamily):
     """A short list of contested questions that several accounts put to every model."""
 
     name = "sensitive_questions"
-    source = "the same sensitive questions put to several models, in the facts of this project (read as quoted)"
+    source = "the same sensitive questions put to several models (as commonly described)"
     hides = "aged accounts, home lines, pauses of people, ordinary questions in between, one or two models each"
     needs = "prompts and models"
     parameters: ClassVar[Parameters] = {
