@@ -1,10 +1,11 @@
 """The client's side: solve a challenge by itself and repeat the request with the pass it earns.
 
     client = httpx.Client(auth=BotsieveAuth())
-    openai.OpenAI(http_client=client, …)
+    openai.OpenAI(http_client=httpx2.Client(auth=BotsieveAuth2()), …)
 
 It needs `altcha` and either `httpx` (for `BotsieveAuth`) or `httpx2` (for `BotsieveAuth2`), both of which bring `anyio`,
-and nothing else of botsieve, so the file can be copied into a program. Answers are not read before the program asks for them: streaming stays streaming.
+and nothing else of botsieve, so the file can be copied into a program. Answers are not read before the program asks for
+them: streaming stays streaming.
 
 A server tells its client how hard to work, so there are bounds: a puzzle above `work_most`, of another kind, or on a host
 that is not the request's own or the stated `service` is left unsolved, and the 401 is handed to the program as it came.
