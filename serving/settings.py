@@ -88,13 +88,17 @@ class Settings(BaseSettings):
     mode: Mode = Field("shadow", description="shadow decides and tells the gateway to allow; enforce means it")
     routes: tuple[Route, ...] = Field((), description="Mode, fail mode, registration and budgets by path pattern")
     warm_up_s: float = Field(3600.0, ge=0, description="s after an empty start in which nothing is enforced")
-    fail_mode: FailMode = Field("open", description="What answers when scoring fails or is late: open allows, closed blocks")
+    fail_mode: FailMode = Field(
+        "open", description="What answers when scoring fails or is late: open allows, closed blocks"
+    )
     deadline_s: float = Field(0.1, gt=0, description="s that scoring may take before the fail mode answers")
     ahead_s: float = Field(300.0, gt=0, description="s that an event may lie ahead of the running clock")
     challenge_budget: Share | None = Field(
         None, description="Share of legitimate requests challenged or blocked; unless set, the bundle's"
     )
-    block_budget: Share | None = Field(None, description="Share of legitimate requests blocked; unless set, the bundle's")
+    block_budget: Share | None = Field(
+        None, description="Share of legitimate requests blocked; unless set, the bundle's"
+    )
     registration_challenge_budget: Share | None = Field(None, description="The same, where accounts are made")
     registration_block_budget: Share | None = Field(None, description="The same, where accounts are made")
     capacity: float | None = Field(
@@ -151,7 +155,9 @@ class Settings(BaseSettings):
     journal: Path | None = Field(None, description="Folder for the journal of what was processed")
     journal_days: float = Field(30.0, gt=0, description="Days that the journal is kept")
     pseudonyms: bool = Field(False, description="Write addresses and accounts of the journal as keyed hashes")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged: debug, info, warning or error")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged: debug, info, warning or error"
+    )
 
     @field_validator("trusted_proxies")
     @classmethod
