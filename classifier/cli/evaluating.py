@@ -54,7 +54,10 @@ def run(
     log.conclude()
     if not frame["malicious"].notna().any():
         raise InputError("no event has a label: give labelled events, or weave attacks in with --inject all")
-    measure(model.bundle.manifest, frame, str(bundle), json_file, report, seed, log.quiet, watch.stretches())
+    measure(
+        model.bundle.manifest, frame, str(bundle), json_file, report, seed, log.quiet, watch.stretches(),
+        woven=inject is not None,
+    )  # fmt: skip
 
 
 def measure(
@@ -66,10 +69,12 @@ def measure(
     seed: int,
     quiet: bool,
     situation: list[dict[str, Any]] | None = None,
+    *,
+    woven: bool = False,
 ) -> Any:
     """Evaluate scored requests with labels, and print, write or draw the result.
 
-    `situation` are verdicts about the whole service (`LogWatch.stretches`).
+    `situation` are verdicts about the whole service (`LogWatch.stretches`); `woven` says that the attackers are simulated.
     """
     with bar("bootstrap intervals", quiet) as progress:
         done = [0]
@@ -85,7 +90,7 @@ def measure(
         say(f"figures: {json_file}", quiet)
     if report is not None:
         with complete_or_nothing(report) as partial:
-            write_report(partial, metrics, frame, report_meta(manifest, bundle))
+            write_report(partial, metrics, frame, report_meta(manifest, bundle, woven=woven))
         say(f"report: {report}", quiet)
     thresholds: Any = manifest.thresholds
     print_summary(metrics, OUTPUT, thresholds, manifest.budgets["challenge"])

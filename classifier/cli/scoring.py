@@ -13,6 +13,7 @@ from classifier.cli.files import check_ending, write_tables
 from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import say, threads_of
 from classifier.errors import InputError
+from classifier.events import VERDICTS
 from classifier.model.apply import SCORES, Model, PerClient, in_input_order
 from classifier.model.scorer import Device
 
@@ -25,7 +26,7 @@ def run(log: LogOptions, bundle: Path, out: Path, per: str, device: str, threads
     count = threads_of(threads)
     model = Model.load(str(bundle), device=cast(Device, device), threads=count)  # checked there
     for note in model.thresholds.notes:
-        say(note, log.quiet)
+        say(f"of the bundle: {note}", log.quiet)
     decisions: Counter[str] = Counter()
 
     def results() -> Iterator[pa.Table]:
@@ -35,6 +36,7 @@ def run(log: LogOptions, bundle: Path, out: Path, per: str, device: str, threads
             yield scored.results
         log.conclude()  # before the file takes its name: too many rejects leave none behind
 
+    told = ""
     if per == "request":
         write_tables(out, SCORES, in_input_order(results()))
     else:
@@ -43,5 +45,9 @@ def run(log: LogOptions, bundle: Path, out: Path, per: str, device: str, threads
             clients.add(table)
         table = pa.Table.from_pandas(clients.table(), preserve_index=False)
         write_tables(out, table.schema, [table])
-    counts = ", ".join(f"{name} {decisions[name]:,}" for name in ("allow", "challenge", "block"))
-    say(f"{out}: {counts} (requests)", log.quiet)
+        told = f"; clients: {_counted(Counter(table.column('decision').to_pylist()))}"
+    say(f"{out}: requests: {_counted(decisions)}{told}", log.quiet)
+
+
+def _counted(decisions: Counter[str]) -> str:
+    return ", ".join(f"{name} {decisions[name]:,}" for name in VERDICTS)

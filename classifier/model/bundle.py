@@ -124,7 +124,7 @@ def write_bundle(directory: Path | str, manifest: Manifest, files: Mapping[str, 
     """
     target = Path(directory).absolute()
     _check_names(target, files)
-    _check_replaceable(target)
+    check_replaceable(target)
     contents = {name: _content(files[name]) for name in sorted(files)}
     sealed = _seal(manifest, {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()})
     rendered = _render(sealed)
@@ -262,7 +262,7 @@ def _content(source: bytes | Path) -> bytes:
     return source if isinstance(source, bytes) else _read_bounded(source.parent, source.name, LARGEST_FILE)
 
 
-def _check_replaceable(target: Path) -> None:
+def check_replaceable(target: Path) -> None:
     """Refuse to replace what is not a bundle, or one that somebody keeps other things in."""
     if not target.exists() and not target.is_symlink():
         return

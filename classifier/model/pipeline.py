@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from classifier.features.engine import Tables
 from classifier.features.promptscore import PROMPT_FILE, shipped_bytes
 from classifier.features.spec import FEATURES, GROUPS, HALF_LIVES_S, spec_hash
 from classifier.model.attribution import Explainer
-from classifier.model.bundle import Bundle, Manifest, write_bundle
+from classifier.model.bundle import Bundle, Manifest, check_replaceable, write_bundle
 from classifier.model.dataset import Dataset, Source, build, fields_seen, remembered, route_views
 from classifier.model.evaluate import evaluate
 from classifier.model.export import export_model
@@ -109,8 +109,9 @@ class TrainOptions:
         return Budgets(**given), tuple(name for name, share in asked.items() if share is not None)
 
     def check(self) -> None:
-        """Raise InputError for an option that cannot be meant."""
+        """Raise InputError for an option that cannot be meant, BundleError for a folder that would not be replaced."""
         self.budgets()
+        check_replaceable(self.bundle)
         if not 0 < self.prior < 1:
             raise InputError(f"--prior is a share between 0 and 1, not {self.prior:g}")
         for group in self.without:
@@ -164,7 +165,8 @@ def train_bundle(
     after_reading()
     tell.say(
         f"training on {len(data):,} requests of {len(np.unique(data.key)):,} clients, "
-        f"{int(data.malicious.sum()):,} requests malicious; {sum(map(len, views)):,} seen through other routes, too"
+        f"{int(data.malicious.sum()):,} requests malicious (the log's first stretch is left out: profiles are young in it)"
+        + (f"; {sum(map(len, views)):,} of them once more as other gateways would show them" if views else "")
     )
     budgets, strict = options.budgets()
     settings = Settings(seed=options.seed, threads=options.threads).for_rows(len(data))
@@ -247,7 +249,7 @@ def _finish(
             called = agreement(named, test, frame["decision"].to_numpy() != "allow", trained.columns)
         with tell.bar("evaluating on held-out clients and the last stretch of time"):
             metrics = evaluate(frame, prior=options.prior, seed=options.seed)
-        meta = report_meta(manifest, str(options.bundle))
+        meta = report_meta(manifest, str(options.bundle), [HELD_OUT], woven=options.inject is not None)
         page = report_page(metrics, frame, {**meta, "notes": [*meta["notes"], *_left_out(data, trained)]})
     manifest = with_changes(manifest, metrics={**_short(metrics), "families": called} if metrics else {})
     files: dict[str, bytes | Path] = {
@@ -259,6 +261,8 @@ def _finish(
     if families is not None:
         files[FAMILY_FILE] = families.SerializeToString()
     bundle = write_bundle(options.bundle, manifest, files)
+    for note in _left_out(data, trained):
+        tell.say(note)
     tell.say(f"bundle: {options.bundle} ({forest.n_trees} trees); report: {options.bundle / 'report.html'}")
     if sum(called.values()):
         tell.say(
@@ -337,16 +341,26 @@ def run_metrics(manifest: Manifest) -> dict[str, float]:
     return {name: value for name, value in figures.items() if value is not None}
 
 
-def report_meta(manifest: Manifest, bundle: str) -> ReportMeta:
-    """Return what the report page says of the bundle."""
+HELD_OUT = (
+    "Measured on clients that were held out of training, and on everybody in the last stretch of the log, where it looks "
+    "busier for that reason."
+)
+WOVEN = "The attackers are simulated and were woven into the log."
+
+
+def report_meta(manifest: Manifest, bundle: str, about: Sequence[str] = (), *, woven: bool = False) -> ReportMeta:
+    """Return what the report page says of the bundle, and `about` the requests; `woven`: the attackers are simulated."""
+    first, last = (datetime.fromtimestamp(moment, UTC) for moment in manifest.training_data["span"])
     return ReportMeta(
         title="botsieve evaluation",
+        about=[*about, *([WOVEN] if woven else [])],
+        invented=woven,
         bundle=f"{bundle} ({manifest.manifest_sha256[:12]})" if manifest.manifest_sha256 else bundle,
         created=manifest.created,
         thresholds=manifest.thresholds,
         budgets=manifest.budgets,
         prior=manifest.calibration["prior"],
-        training=manifest.training_data,
+        training={**manifest.training_data, "span": f"{first:%d %b %Y %H:%M} to {last:%d %b %Y %H:%M} UTC"},
         versions=manifest.versions,
         notes=list(manifest.thresholds.get("notes", [])),
     )

@@ -27,6 +27,8 @@ MOST_REASONS = 3
 class ReportMeta(TypedDict, total=False):
     """What the report says beside the metrics; every part may be absent.
 
+    about       what the requests are that were measured, in sentences
+    invented    whether the attackers are simulated: nobody has their addresses
     title       heading; bundle: name or digest of what was evaluated; command: what made this report
     created     when, as text
     thresholds  {"challenge": raw or None, "block": raw or None} as in the manifest; further keys are ignored
@@ -38,6 +40,8 @@ class ReportMeta(TypedDict, total=False):
     """
 
     title: str
+    about: list[str]
+    invented: bool
     bundle: str
     command: str
     created: str
@@ -94,7 +98,11 @@ def report_page(metrics: Metrics, scored: pd.DataFrame, meta: ReportMeta) -> str
         tables=[_table(metrics, kind) for kind in ("attack", "legitimate")],
         plots=all_plots(labelled_requests(scored), metrics["calibration"], thresholds),
         top=[
-            ("Attackers acted on most", "", acted[0]),
+            (
+                "Attackers acted on most",
+                "Simulated: nobody has these addresses." if meta.get("invented") else "",
+                acted[0],
+            ),
             (
                 "Legitimate clients acted on most",
                 "False alarms, if the labels are right: look at these first.",

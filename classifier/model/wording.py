@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple, TypedDict
 
 from classifier.model.bootstrap import Figure
 from classifier.model.metrics import GroupMetrics, Metrics
+from classifier.policy import unresolved
 
 Tone = Literal["good", "fair", "poor"]
 CAUGHT = ((0.95, "Catches nearly all attackers"), (0.8, "Catches most attackers"), (0.5, "Catches many attackers"))
@@ -91,7 +92,7 @@ def situation_lines(stretches: list[dict[str, Any]], most: int = 6) -> list[str]
     lines = [f"{row['state']}, {row['when']} UTC ({row['minutes']} min): {row['evidence']}." for row in rows[:most]]
     if len(rows) > most:
         lines.append(f"… and {len(rows) - most} more such stretches.")
-    return lines or (["The whole time was calm: neither a surge nor an attack."] if stretches else [])
+    return lines or (["botsieve saw neither a surge nor an attack of the whole service."] if stretches else [])
 
 
 def overall(metrics: Metrics, kind: str) -> GroupMetrics | None:
@@ -125,6 +126,8 @@ def _cost(legitimate: GroupMetrics | None, budget: float | None) -> tuple[Tone, 
         return "good", ""
     touched = legitimate["acted_on"]
     if (touched["value"] or 0.0) <= budget:
+        if unresolved(legitimate["requests"], budget) is not None:
+            return "fair", ", but legitimate requests are too few to tell what it costs them"
         return "good", ", within the budget for legitimate requests"
     if touched["low"] is not None and touched["low"] > budget:
         return "poor", ", but touches more legitimate requests than the budget allows"
@@ -161,7 +164,7 @@ def _legitimate_sentences(legitimate: GroupMetrics | None, budget: float | None)
         return ["The data hold no legitimate traffic, so nothing can be said about harm to it."]
     touched = legitimate["acted_on"]["value"] or 0.0
     clients = round((legitimate["clients_acted_on"]["value"] or 0.0) * legitimate["clients"])
-    rule = "" if budget is None else f"; the budget is {100 * budget:g} %"
+    rule = "" if budget is None else f"; the budget is {percent(budget)}"
     requests = plural(legitimate["requests"], "legitimate request")
     return [
         f"{percent(touched)} of {requests} were challenged or blocked{rule}. "

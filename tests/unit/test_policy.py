@@ -201,8 +201,8 @@ def test_a_default_budget_the_data_cannot_resolve_turns_the_action_off_and_says_
     assert limits.challenge < 1.0
     assert limits.block == math.inf
     (note,) = limits.notes
-    assert note.startswith("Nothing is blocked: the block budget of 0.01 % needs at least 100,000 legitimate rows")
-    assert "or a share of at least 0.05 %" in note
+    assert note.startswith("Nothing is blocked: the block budget of 0.01 % needs at least 100,000 legitimate requests")
+    assert "or a budget of at least 0.05 %" in note
 
 
 def test_a_budget_the_user_gave_is_refused_with_the_size_it_needs() -> None:

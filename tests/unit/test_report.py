@@ -229,11 +229,26 @@ def test_the_verdict_weighs_attackers_caught_against_harm_done(
         if group["kind"] == "attack":
             group["clients_acted_on"] = figure(caught)
         else:
-            group["acted_on"] = touched
+            group["acted_on"], group["requests"] = touched, 50_000
     changed: Any = {**metrics, "groups": groups}
     summed = wording.verdict(changed, None, 0.002)
     assert summed.tone == tone
     assert summed.title.startswith(title)
+
+
+def test_a_few_legitimate_requests_tell_nothing_of_what_it_costs_them(metrics: Metrics) -> None:
+    groups = [{**group, "acted_on": figure(0.0), "requests": 195} for group in metrics["groups"]]
+    changed: Any = {**metrics, "groups": groups}
+    summed = wording.verdict(changed, None, 0.01)
+    assert summed.title.endswith("but legitimate requests are too few to tell what it costs them")
+    assert summed.tone != "good"
+
+
+def test_a_page_says_what_was_measured_and_that_attackers_are_simulated(scored: pd.DataFrame, metrics: Metrics) -> None:
+    told = report_page(metrics, scored, {**META, "about": ["Measured on these."], "invented": True})
+    assert "Measured on these." in told
+    assert "nobody has these addresses" in told
+    assert "nobody has these addresses" not in report_page(metrics, scored, META)
 
 
 def test_a_bundle_without_thresholds_is_said_to_do_nothing(metrics: Metrics) -> None:
