@@ -11,7 +11,7 @@ import msgspec
 
 from classifier.errors import LogError
 from classifier.logs import exact
-from classifier.logs.jsonlines import is_array
+from classifier.logs.jsonlines import UNREADABLE, is_array
 from classifier.logs.lines import BLANKS
 from classifier.logs.source import BOM, PIECE_BYTES, Source
 from classifier.logs.tables import header_of
@@ -57,7 +57,7 @@ def _line_format(line: str) -> str | None:
     if line.lstrip().startswith("{"):
         try:
             return _object_format(_OBJECT.decode(line))
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             return None
     return "combined" if _STAMP.search(line) else None
 
@@ -78,7 +78,7 @@ def _array_format(source: Source, formats: tuple[str, ...]) -> str:
     for end in ends[:200]:
         try:
             records = _OBJECTS.decode(head[:end] + b"]")
-        except msgspec.MsgspecError:
+        except UNREADABLE:
             continue
         if records and (kind := _object_format(records[0])):
             return kind

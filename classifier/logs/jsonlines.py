@@ -26,6 +26,9 @@ from classifier.logs.source import BOM, Source
 MAX_ARRAY = 256 << 20
 ARRAY_STEP = 16_384
 NOT_JSON = "line is no JSON object"
+TOO_DEEP = "line's JSON is nested too deeply"
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no JSON, of the wrong types, no UTF-8, or nested too deeply."""
 
 Decode = Callable[[bytes], Event]
 _EVENT = msgspec.json.Decoder(Event)
@@ -34,7 +37,7 @@ _EVENT = msgspec.json.Decoder(Event)
 class JsonReader:
     """Decodes blocks of JSON Lines with `decode`, one line to one event. With `end_stamps` time is the request's end.
 
-    `decode` raises msgspec.ValidationError or ValueError for a line it cannot take.
+    `decode` raises one of UNREADABLE or ValueError for a line it cannot take.
     """
 
     def __init__(self, decode: Decode, end_stamps: bool, keep: bool) -> None:
@@ -82,7 +85,7 @@ class JsonReader:
         """Decode a block in one call, or return None where a line is bad (it is then found line by line)."""
         try:
             events = _EVENT.decode_lines(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+        except UNREADABLE:
             return None
         return events if len(events) == lines else None
 
@@ -97,6 +100,8 @@ class JsonReader:
             return reason_of(error)
         except msgspec.DecodeError:
             return NOT_JSON
+        except RecursionError:
+            return TOO_DEEP
         except ValueError as error:
             return reason_of(error)
 
@@ -121,7 +126,7 @@ def _elements(source: Source) -> list[msgspec.Raw]:
         raise LogError(f"{source.path}: {source.broken}, inside a JSON array; write it as JSON Lines")
     try:
         return msgspec.json.decode(bytes(whole).removeprefix(BOM), type=list[msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise LogError(
             f"{source.path} is no whole JSON array ({error}); repair it or write it as JSON Lines"
         ) from error

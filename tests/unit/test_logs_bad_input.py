@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from classifier.errors import LogError
 from classifier.logs import FORMATS, Reading, exact, read_events, read_log, source
 from classifier.logs.clock import AHEAD
+from classifier.logs.jsonlines import TOO_DEEP
 from classifier.logs.lines import TOO_LONG
 
 COMBINED = b'203.0.113.7 - - [17/May/2015:10:05:%02d +0000] "GET /%d HTTP/1.1" 200 10 "-" "agent"\n'
@@ -140,6 +141,41 @@ def test_long_lines_anywhere(tmp_path: Path, where: str, length: int) -> None:
     rows, reading = read(tmp_path, data, format="combined")
     assert len(rows) == 20
     assert reading.reasons == {TOO_LONG: 1}
+
+
+DEEP = "[" * 3_000 + "]" * 3_000
+LITELLM = '{"startTime": 1778000001, "requester_ip_address": "203.0.113.7", %s: %s}\n'
+ENVOY = (
+    '{"start_time": "2026-05-05T16:53:20Z", "method": "GET", "path": "/", "downstream_remote_address": "203.0.113.7:1"'
+    ', "duration": 1, %s: %s}\n'
+)
+
+
+@pytest.mark.parametrize("format", ["auto", "named"])
+@pytest.mark.parametrize(
+    ("kind", "line", "key", "deep"),
+    [
+        ("jsonl", EVENT.decode()[:-2] % (1, 1) + ", %s: %s}\n", "x", DEEP),
+        ("litellm", LITELLM, "messages", DEEP),
+        ("litellm", LITELLM, "request_tags", f'"{DEEP}"'),
+        ("envoy", ENVOY, "x", DEEP),
+        ("envoy", ENVOY, "metadata", '{"metadata":' * 3_000 + "{}" + "}" * 3_000),
+    ],
+)
+def test_json_nested_too_deeply_is_a_reject(
+    tmp_path: Path, format: str, kind: str, line: str, key: str, deep: str
+) -> None:
+    good, bad = line % ('"other"', "1"), line % (f'"{key}"', deep)
+    rows, reading = read(tmp_path, (bad + good + bad + good).encode(), format=kind if format == "named" else format)
+    assert len(rows) == 2
+    assert reading.reasons == {TOO_DEEP: 2}
+    assert reading.files[0].format == kind
+
+
+@pytest.mark.parametrize("format", ["auto", "jsonl"])
+def test_a_json_array_nested_too_deeply_is_an_error(tmp_path: Path, format: str) -> None:
+    with pytest.raises(LogError):
+        read(tmp_path, b"[" + events(1)[:-2] + b', "x": ' + DEEP.encode() + b"}]", format=format)
 
 
 def test_a_line_of_1_mib_is_not_too_long(tmp_path: Path) -> None:
