@@ -74,7 +74,8 @@ class CombinedReader:
     def _events(self, frame: pl.DataFrame) -> pa.Table:
         time = frame["time"]
         if self._end_stamps:
-            time = time - (frame["duration"].fill_null(0.0) * 1e6).round(mode="half_to_even").cast(pl.Int64)
+            spent = frame["duration"].fill_null(0.0).clip(0.0, 1e9)
+            time = time - (spent * 1e6).round(mode="half_to_even").cast(pl.Int64)
         columns = {name: frame[name] for name in frame.columns if name not in ("time", "user")}
         for field in self._columns:
             columns[field] = frame["user"]

@@ -150,6 +150,14 @@ def test_request_time_among_further_fields(further: str, seconds: str | None) ->
     assert exact.request_time(further) == seconds
 
 
+@pytest.mark.parametrize("stamp", ["auto", "start", "end"])
+@pytest.mark.parametrize("seconds", ["99999999999999999999.000", "9" * 400 + ".000", "31622401.000"])
+def test_a_request_time_of_more_than_a_year_is_a_reject(tmp_path: Path, stamp: str, seconds: str) -> None:
+    path, reading = written(tmp_path, line(tail=" 0.123"), line(tail=f" {seconds}"), line(tail=" 0.123")), Reading()
+    assert len(rows_of(path, stamp=stamp, reading=reading)) == 2
+    assert reading.reasons == {"duration is not between 0 s and a year": 1}
+
+
 @pytest.mark.parametrize(
     ("request_", "path"),
     [
