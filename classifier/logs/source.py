@@ -93,12 +93,17 @@ class Source:
             data = yield from self._gzip_member(data)
             if self.broken:
                 return
-            data = (data or self._read(READ_BYTES)).lstrip(b"\0")  # tape blocks are padded with zeros
-            if len(data) == 1:
-                data += self._read(READ_BYTES)
+            data = self._past_zeros(data)
             if data and not data.startswith(GZIP):
                 self.broken = "bytes after the end of the gzip stream are no gzip"
                 return
+
+    def _past_zeros(self, data: bytes) -> bytes:
+        """Drop the zeros that tape blocks are padded with; returns at least two bytes where the file has so many."""
+        data = data.lstrip(b"\0")
+        while len(data) < len(GZIP) and (more := self._read(READ_BYTES)):
+            data = (data + more).lstrip(b"\0")
+        return data
 
     def _gzip_member(self, data: bytes) -> Generator[bytes, None, bytes]:
         """Unpack one member; the value of the generator is what was read beyond it."""

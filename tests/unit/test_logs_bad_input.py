@@ -69,6 +69,28 @@ def test_gzip_padded_with_zeros(tmp_path: Path) -> None:
     assert len(read(tmp_path, gzip.compress(combined()) + b"\0" * 512)[0]) == 20
 
 
+READ = source.READ_BYTES
+
+
+def members(second_at: int, begun: int | None = None) -> bytes:
+    """Two gzip members of 10 lines each, zeros between them, and of the second the first `begun` bytes."""
+    member = gzip.compress(combined(10))
+    return member.ljust(second_at, b"\0") + member[:begun]
+
+
+@pytest.mark.parametrize("at", [0, 1_000, READ - 1, READ, READ + 1, 2 * READ, 3 * READ - 1])
+def test_gzip_members_behind_zeros_are_read(tmp_path: Path, at: int) -> None:
+    rows, reading = read(tmp_path, members(at))
+    assert (len(rows), reading.rejected) == (20, 0)
+
+
+@pytest.mark.parametrize("at", [1_000, READ - 1, READ, 2 * READ])
+@pytest.mark.parametrize("begun", [1, 2, 30])
+def test_a_gzip_member_behind_zeros_that_is_cut_is_one_reject(tmp_path: Path, at: int, begun: int) -> None:
+    rows, reading = read(tmp_path, members(at, begun))
+    assert (len(rows), reading.rejected) == (10, 1)
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, zstd])
 @pytest.mark.parametrize("lost", [1, 9, 60])
 def test_a_cut_stream_keeps_its_whole_lines(tmp_path: Path, pack: Callable[[bytes], bytes], lost: int) -> None:
