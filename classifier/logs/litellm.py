@@ -5,6 +5,8 @@ as LiteLLM writes it.
 
 - account: the virtual key's hash. LiteLLM checked it, unless it refused the request for that very key: a key that was
   turned down (401 or 403 by the proxy itself) is a `credential`.
+- ip: of several hops (`use_x_forwarded_for`) the last, the nearest proxy's word, as the guardrail takes it. What is no
+  address, and `unknown` to the guardrail, stays as it is: it may be a pseudonym.
 - path: LiteLLM logs the kind of call; the route of the request is taken where the log has it, else derived.
 - status: of a failure its error code (500 where it names none), of a success 200.
 - prompt: the text of the last user message, where messages are logged.
@@ -91,7 +93,7 @@ def decode(line: bytes) -> Event:
     refused = status in (401, 403) and not (error and error.llm_provider)
     return Event(
         time=start,
-        ip=ip,
+        ip=ip.rpartition(",")[2].strip() or "unknown",
         method="POST",
         path=meta.user_api_key_request_route or _path(record.call_type),
         duration=None if end is None else _seconds(end, start),
@@ -166,12 +168,12 @@ def _user_agent(tags: Any) -> str | None:
 
 
 def max_tokens_of(parameters: Any) -> int | None:
-    """Return the cap on output tokens among a call's parameters."""
+    """Return the cap on output tokens among a call's parameters; one that no event can hold is none."""
     if not isinstance(parameters, dict):
         return None
     for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         value = parameters.get(name)
-        if type(value) is int:
+        if type(value) is int and 0 <= value < 2**53:
             return value
     return None
 

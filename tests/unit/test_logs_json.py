@@ -193,6 +193,46 @@ def test_odd_optional_parts_of_litellm_records_are_absent() -> None:
     assert (event.prompt, event.user_agent, event.max_tokens, event.duration) == (None, None, None, None)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "cap"),
+    [
+        ({"max_tokens": -1}, None),
+        ({"max_tokens": 10**30}, None),
+        ({"max_tokens": 2**53}, None),
+        ({"max_tokens": 2**53 - 1}, 2**53 - 1),
+        ({"max_tokens": 0}, 0),
+        ({"max_tokens": True}, None),
+        ({"max_completion_tokens": -1, "max_tokens": 7}, 7),
+    ],
+)
+def test_an_impossible_cap_in_a_litellm_record_is_none(tmp_path: Path, parameters: Any, cap: int | None) -> None:
+    path = tmp_path / "log"
+    record = {"startTime": 1_778_000_000, "requester_ip_address": "1.2.3.4", "model_parameters": parameters}
+    path.write_text(json.dumps(record) + "\n")
+    assert rows_of(path)[0][0].get("max_tokens") == cap
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("203.0.113.9, 10.0.0.1", "10.0.0.1"),
+        ("203.0.113.9,10.0.0.1", "10.0.0.1"),
+        ("203.0.113.9 , 2001:DB8::0:1 ", "2001:db8::1"),
+        ("10.0.0.1", "10.0.0.1"),
+        ("Pseudonym-7", "pseudonym-7"),
+        ("203.0.113.9,", "unknown"),
+    ],
+)
+@pytest.mark.parametrize("place", ["record", "metadata"])
+def test_of_forwarded_hops_in_a_litellm_record_the_last_counts(
+    tmp_path: Path, told: str, address: str, place: str
+) -> None:
+    path, ip = tmp_path / "log", {"requester_ip_address": told}
+    record = {"startTime": 1_778_000_000, **(ip if place == "record" else {"metadata": ip})}
+    path.write_text(json.dumps(record) + "\n")
+    assert rows_of(path)[0][0]["ip"] == address
+
+
 def test_envoy_access_logs() -> None:
     rows, reading = rows_of(SAMPLES / "envoy.jsonl", columns={"account": "x-user"})
     assert (reading.files[0].format, reading.files[0].stamp) == ("envoy", "start")
