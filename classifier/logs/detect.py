@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -12,7 +14,7 @@ import msgspec
 from classifier.errors import LogError
 from classifier.logs import exact
 from classifier.logs.jsonlines import UNREADABLE, is_array
-from classifier.logs.lines import BLANKS
+from classifier.logs.lines import BLANKS, MAX_LINE
 from classifier.logs.source import BOM, PIECE_BYTES, Source
 from classifier.logs.tables import header_of
 
@@ -21,15 +23,24 @@ SAMPLE_BYTES = 256 << 10
 PARQUET = b"PAR1"
 _STAMP = re.compile(r" \[[0-9]{2}/[A-Za-z]{3}/[0-9]{4}:")
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
-_OBJECTS = msgspec.json.Decoder(list[dict[str, Any]])
+_FIRST = json.JSONDecoder()
 _ENVOY_KEYS = {"response_code", "response_flags", "x-envoy-origin-path", "bytes_sent", "duration", "duration_ms"}
 
 
 def sample(source: Source) -> list[str]:
-    """Return the first lines that hold more than blanks; the last may be cut."""
-    head = source.head()[:SAMPLE_BYTES].removeprefix(BOM)
-    lines = [line for line in head.split(b"\n") if line.strip(BLANKS)]
-    return [line.rstrip(b"\r").decode("utf-8", "backslashreplace") for line in lines[:SAMPLE_LINES]]
+    """Return the first lines that hold more than blanks and are not too long: 100, or what reaches 256 KiB.
+
+    At least one is whole; the last may be cut.
+    """
+    lines: list[str] = []
+    taken = 0
+    for line in io.BytesIO(source.head().removeprefix(BOM)):
+        if len(lines) == SAMPLE_LINES or taken >= SAMPLE_BYTES:
+            break
+        if len(line) <= MAX_LINE + 1 and line.strip(BLANKS):
+            lines.append(line.rstrip(b"\r\n").decode("utf-8", "backslashreplace"))
+            taken += len(line)
+    return lines
 
 
 def is_blank(source: Source) -> bool:
@@ -72,16 +83,14 @@ def _object_format(record: dict[str, Any]) -> str | None:
 
 
 def _array_format(source: Source, formats: tuple[str, ...]) -> str:
-    """Tell the format of a JSON array by its first element, which is looked for among ever longer beginnings."""
-    head = source.head()[:SAMPLE_BYTES].removeprefix(BOM).strip(BLANKS)
-    ends = [i + 1 for i, byte in enumerate(head) if byte == ord("}")]
-    for end in ends[:200]:
-        try:
-            records = _OBJECTS.decode(head[:end] + b"]")
-        except UNREADABLE:
-            continue
-        if records and (kind := _object_format(records[0])):
-            return kind
+    """Tell the format of a JSON array by its first element."""
+    head = source.head().removeprefix(BOM).lstrip(BLANKS)[1:].lstrip(BLANKS).decode("utf-8", "replace")
+    try:
+        record, _ = _FIRST.raw_decode(head)
+    except (ValueError, RecursionError):
+        record = None
+    if isinstance(record, dict) and (kind := _object_format(record)):
+        return kind
     raise _unknown(source, formats)
 
 

@@ -200,6 +200,36 @@ def test_a_json_array_nested_too_deeply_is_an_error(tmp_path: Path, format: str)
         read(tmp_path, b"[" + events(1)[:-2] + b', "x": ' + DEEP.encode() + b"}]", format=format)
 
 
+LONG = 700_000
+
+
+@pytest.mark.parametrize("before", [b"", b"\n" * 300_000, b"x" * 1_200_000 + b"\n"])
+@pytest.mark.parametrize(
+    ("kind", "line"),
+    [
+        ("jsonl", EVENT.decode()[:-2] % (1, 1) + ', "prompt": "%s"}\n'),
+        ("jsonl", '[{"prompt": "%s", ' + EVENT.decode()[1:-1] % (1, 1) + "]\n"),
+        ("litellm", LITELLM % ('"messages"', '"%s"')),
+        ("envoy", '{"x": "%s", ' + ENVOY[1:] % ('"y"', "1")),
+        ("combined", COMBINED.decode()[:-2] % (1, 1) + '%s" 0.123\n'),
+    ],
+)
+def test_the_format_of_a_log_that_begins_with_long_lines_is_told(
+    tmp_path: Path, before: bytes, kind: str, line: str
+) -> None:
+    if line.startswith("["):
+        before = b""
+    rows, reading = read(tmp_path, before + (line % ("z" * LONG)).encode())
+    assert (len(rows), reading.files[0].format) == (1, kind)
+    assert reading.files[0].stamp == ("end" if kind == "combined" else "start")
+
+
+def test_a_csv_whose_header_is_long_is_told(tmp_path: Path) -> None:
+    more = b",x" * (LONG // 2)
+    rows, reading = read(tmp_path, b"time,ip,method,path" + more + b"\n1778000000,203.0.113.7,GET,/" + more + b"\n")
+    assert (len(rows), reading.files[0].format) == (1, "csv")
+
+
 def test_a_line_of_1_mib_is_not_too_long(tmp_path: Path) -> None:
     prompt = b"z" * ((1 << 20) - 90)
     data = b'{"time": 1778000001, "ip": "203.0.113.7", "method": "GET", "path": "/", "prompt": "' + prompt + b'"}'
