@@ -54,8 +54,8 @@ def format_of(source: Source, columns: Mapping[str, str] | None, formats: tuple[
     if source.magic.startswith(PARQUET):
         return "parquet"
     lines = sample(source)
-    if is_array(source):
-        return _array_format(source, formats)
+    if is_array(source) and (kind := _array_format(source)):
+        return kind
     votes = Counter(kind for line in lines if (kind := _line_format(line)))
     if votes:
         return votes.most_common(1)[0][0]
@@ -82,16 +82,14 @@ def _object_format(record: dict[str, Any]) -> str | None:
     return "jsonl" if keys & {"time", "ip"} else None
 
 
-def _array_format(source: Source, formats: tuple[str, ...]) -> str:
-    """Tell the format of a JSON array by its first element."""
+def _array_format(source: Source) -> str | None:
+    """Tell the format of a JSON array by its first element; None where it is none (an address may begin with `[`)."""
     head = source.head().removeprefix(BOM).lstrip(BLANKS)[1:].lstrip(BLANKS).decode("utf-8", "replace")
     try:
         record, _ = _FIRST.raw_decode(head)
     except (ValueError, RecursionError):
-        record = None
-    if isinstance(record, dict) and (kind := _object_format(record)):
-        return kind
-    raise _unknown(source, formats)
+        return None
+    return _object_format(record) if isinstance(record, dict) else None
 
 
 def _is_header(line: str, columns: Mapping[str, str] | None) -> bool:

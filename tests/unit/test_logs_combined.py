@@ -90,6 +90,13 @@ def test_addresses_have_one_spelling() -> None:
     assert addresses[2:5] == ["2001:db8::1", "203.0.113.9", "crawler.example.org"]
 
 
+@pytest.mark.parametrize("ip", ["[2001:db8::1]", "[2001:db8::1]:443"])
+def test_a_combined_log_may_begin_with_a_bracket(tmp_path: Path, ip: str) -> None:
+    reading = Reading()
+    assert len(rows_of(written(tmp_path, line(ip=ip), line()), reading=reading)) == 2
+    assert reading.files[0].format == "combined"
+
+
 def test_a_scanners_junk_request_is_evidence_and_no_bad_line() -> None:
     rows = rows_of(SAMPLES / "combined.log")[5:8]
     assert [(row["method"], row["path"]) for row in rows] == [("-", "\\x16\\x03\\x01\\x02"), ("-", "-"), ("-", "-")]
