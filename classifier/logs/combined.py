@@ -3,9 +3,10 @@
     host ident user [stamp] "request" status size "referer" "user agent" further fields...
 
 Whole blocks go through one regular expression that needs no backtracking and has one way to match (Rust's regex crate
-then runs it as a one-pass automaton). What it does not match goes to the pattern of the common log line, and what is
-left to `exact`, line by line. nginx's `$request_time` is looked for in the further fields (see `exact.request_time`);
-addresses in further fields are not taken: whose hop wrote them is not known here.
+then runs it as a one-pass automaton). What it does not match goes to the patterns of the common log line and of Apache's
+`vhost_combined` (the server's `host:port` stands before the client), and what is left to `exact`, line by line. nginx's
+`$request_time` is looked for in the further fields (see `exact.request_time`); addresses in further fields are not
+taken: whose hop wrote them is not known here.
 
 The remote user is what a client claimed, so it becomes an `account` only where the operator says that it is verified,
 with `columns={"account": "remote_user"}` (or `credential`).
@@ -29,11 +30,13 @@ from classifier.logs.screen import screen
 
 _TEXT = r'[^"\\\x00-\x1f\x7f]'
 _FRONT = (
-    r"^([^ \x00-\x1f]+) [^ \x00-\x1f]+ ([^ \x00-\x1f]+) \[([^\]]+)\] "
+    r" [^ \x00-\x1f]+ ([^ \x00-\x1f]+) \[([^\]]+)\] "
     r'"([A-Za-z][A-Za-z_-]{0,31}) ([^ "\\\x00-\x1f\x7f]+) HTTP/[0-9.]+" ([0-9]{3}) ([0-9]+|-)'
 )
-_COMBINED = _FRONT + rf' "({_TEXT}*)" "({_TEXT}*)"( [^\r\n\x00]*)?\r?\n$'
-_COMMON = _FRONT + r" *\r?\n$"
+_TAIL = rf' "({_TEXT}*)" "({_TEXT}*)"( [^\r\n\x00]*)?\r?\n$'
+_COMBINED = r"^([^ \x00-\x1f]+)" + _FRONT + _TAIL
+_COMMON = r"^([^ \x00-\x1f]+)" + _FRONT + r" *\r?\n$"
+_HOSTED = r"^(?:[^ :\[\x00-\x1f]+|\[[^ \]\x00-\x1f]+\]):[0-9]+ ([^ \x00-\x1f-][^ \x00-\x1f]*)" + _FRONT + _TAIL
 _NAMES = exact.Fields._fields
 _SCHEMA = dict.fromkeys(_NAMES, pl.String)
 _SIMPLE_TIME = r'^(?: "[^"\\]*")* (?:rt=|request_time=)?([0-9]+\.[0-9]{3})(?: [^\n]*)?$'
@@ -100,7 +103,7 @@ def _lines(block: Block) -> tuple[pl.DataFrame, dict[int, str]]:
     assert isinstance(texts, pl.Series)
     rows = np.arange(len(block), dtype=np.int64)
     frames = []
-    for pattern in (_COMBINED, _COMMON):
+    for pattern in (_COMBINED, _COMMON, _HOSTED):
         groups = texts.str.extract_groups(pattern).struct.unnest()
         matched = groups.to_series(0).is_not_null()
         if matched.all():

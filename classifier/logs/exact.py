@@ -5,6 +5,8 @@ The vectorised parser (`combined`) hands over what it cannot match. What both ca
 Decisions
 - A request that is no `METHOD target [protocol]` (`-`, nothing, a TLS handshake sent to a plain port) is a scanner's
   evidence and no bad line: method `-`, path = the text as logged, `-` where there is none.
+- A server's `host:port` before the client (Apache's `vhost_combined`) is passed over. It is told by its port, by what
+  follows, which is no `-`, and by the fields after that.
 - Referer and user agent may be missing or cut off: the line counts with what it has. Address, time, request, status
   and size must be whole.
 - `\\"`, `\\\\` and `\\xHH` are undone where that gives printable text. Control characters stay (or become) `\\xHH`, so
@@ -36,7 +38,8 @@ class Fields(NamedTuple):
     request_time: str | None
 
 
-_FRONT = re.compile(r"([^ ]+) [^ ]+ (.{1,4096}?) \[([0-9]{2}/[A-Za-z]{3}/[0-9:]{13} [+-][0-9]{4})\] \"")
+_HOST = r"(?:(?:[^ :\[]+|\[[^ \]]+\]):[0-9]+ (?=[^ -]))?"
+_FRONT = re.compile(_HOST + r"([^ ]+) [^ ]+ (.{1,4096}?) \[([0-9]{2}/[A-Za-z]{3}/[0-9:]{13} [+-][0-9]{4})\] \"")
 _QUOTED = r"((?:[^\"\\]|\\.)*)"
 _STATUS = r" ([0-9]{3}) ([0-9]+|-)(?: +(.*))?"
 _REQUEST = re.compile(_QUOTED + '"' + _STATUS)

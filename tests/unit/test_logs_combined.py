@@ -214,6 +214,26 @@ def test_a_blank_in_the_user_name_and_lines_ended_the_windows_way(tmp_path: Path
 
 
 @pytest.mark.parametrize(
+    ("front", "ip", "user"),
+    [
+        ("example.com:443 192.0.2.1 - -", "192.0.2.1", None),
+        ("192.0.2.9:80 2001:DB8::0:1 - alice", "2001:db8::1", "alice"),
+        ("[2001:db8::9]:443 192.0.2.1 - -", "192.0.2.1", None),
+        ("example.com:443 crawler.example.org - Jane Doe [x]", "crawler.example.org", "Jane Doe [x]"),
+        ("2001:db8::1 - - x", "2001:db8::1", "- x"),
+        ("2001:db8::1 192.0.2.1 - x", "2001:db8::1", "- x"),
+        ("host.example:5000 - Jane Doe", "host.example:5000", "Jane Doe"),
+        ("host.example:5000 ident alice", "host.example:5000", "alice"),
+    ],
+)
+@pytest.mark.parametrize("request_", ["GET / HTTP/1.1", 'GET /" HTTP/1.1'])
+def test_the_client_behind_a_virtual_host(tmp_path: Path, front: str, ip: str, user: str | None, request_: str) -> None:
+    path = written(tmp_path, line(request_).replace("203.0.113.7 - -", front))
+    row = rows_of(path, columns={"account": "remote_user"})[0]
+    assert (row["ip"], row.get("account"), row["user_agent"]) == (ip, user, "agent")
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("17/May/2015:10:05:03 +0000", "2015-05-17T10:05:03+00:00"),
@@ -266,7 +286,8 @@ TAILS = st.sampled_from(["", " ", " 0.123", " 0.123 0.1", ' "-" 1.000', ' "10.0.
 def good_lines(draw: st.DrawFn) -> str:
     method = draw(st.sampled_from(["GET", "POST", "get", "M-SEARCH"]))
     request = f"{method} /{draw(WORD)} HTTP/{draw(st.sampled_from(['1.1', '2.0']))}"
-    front = f'{draw(WORD)} - {draw(WORD)} [17/May/2015:10:05:0{draw(st.integers(0, 9))} +0000] "{request}" '
+    front = draw(st.sampled_from(["", "", "example.org:443 ", "[2001:db8::1]:80 "]))
+    front += f'{draw(WORD)} - {draw(WORD)} [17/May/2015:10:05:0{draw(st.integers(0, 9))} +0000] "{request}" '
     front += f"{draw(st.integers(100, 599))} {draw(st.sampled_from(['-', '0', '123', '99999999999999999999']))}"
     return front if draw(st.booleans()) else f'{front} "{draw(FREE)}" "{draw(FREE)}"{draw(TAILS)}'
 
@@ -284,8 +305,10 @@ def test_good_lines_take_the_vectorised_way(monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("a plain line was parsed one by one")
 
     monkeypatch.setattr(exact, "parse", never)
-    block = block_of(line(), line(tail=" 0.123"), line(tail=' "x" 0.123 0.1'), line()[: -len(' "-" "agent"')])
-    assert len(CombinedReader(None, False, False).parse(block)) == 4
+    block = block_of(
+        line(), line(tail=" 0.123"), line(tail=' "x" 0.123 0.1'), line()[: -len(' "-" "agent"')], "host:1 " + line()
+    )
+    assert len(CombinedReader(None, False, False).parse(block)) == 5
 
 
 @pytest.mark.parametrize(
