@@ -1,7 +1,8 @@
 """Client addresses in one spelling, so that one client is not two.
 
-IPv6 is written as RFC 5952 has it, IPv4-mapped IPv6 becomes IPv4. Whatever else a gateway wrote there (a host name, a
-pseudonym of a log that was made anonymous) is kept in lower case: such logs are common and their clients still differ.
+IPv6 is written as RFC 5952 has it, IPv4-mapped IPv6 becomes IPv4, and an address loses port and brackets. Whatever else
+a gateway wrote there (a host name, a pseudonym of a log that was made anonymous) is kept in lower case: such logs are
+common and their clients still differ.
 """
 
 from __future__ import annotations
@@ -14,6 +15,13 @@ from functools import lru_cache
 MAX_LENGTH = 255
 _BLANK = re.compile(r"[\x00-\x20\x7f]")
 _MAPPED = bytes(10) + b"\xff\xff"
+_BRACKETS_OR_PORT = re.compile(r"\[([^][]*)\](?::[0-9]{1,5})?|([^][:]+):[0-9]{1,5}")
+
+
+def without_port(text: str) -> str:
+    """Return what stands in brackets or before a port; a text with neither as it is."""
+    match = _BRACKETS_OR_PORT.fullmatch(text)
+    return (match[1] or match[2] or text) if match else text
 
 
 @lru_cache(maxsize=65_536)
@@ -35,9 +43,9 @@ def client_address(text: str) -> str:
         if any(packed[:12]):  # a system may write what has only zeros there as if it were IPv4
             return socket.inet_ntop(socket.AF_INET6, packed)
     except OSError:
-        pass  # it may have a zone
+        pass  # it may have a port, brackets or a zone
     try:
-        address = ipaddress.IPv6Address(text)
+        address = ipaddress.ip_address(without_port(text))
     except ValueError:
         return text.lower()
-    return str(address.ipv4_mapped or address)
+    return str(getattr(address, "ipv4_mapped", None) or address)

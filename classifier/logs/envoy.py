@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from classifier.events import VERDICTS, Event
+from classifier.logs.address import without_port
 
 _METADATA = "io.envoy.ai_gateway"
 _NESTS = ("dynamic_metadata", "filter_metadata", "metadata")
@@ -184,11 +185,4 @@ def _address(shape: _Shape, found: Mapping[str, Any]) -> str:
         if hops is None:
             raise ValueError("downstream_remote_address is missing, and no other address is logged")
         address = hops.rpartition(",")[2].strip()
-    return _without_port(address)
-
-
-def _without_port(address: str) -> str:
-    if address.startswith("["):
-        return address[1:].partition("]")[0]
-    host, _, port = address.rpartition(":")
-    return host if port.isdigit() and host and ":" not in host else address
+    return without_port(address)

@@ -70,7 +70,9 @@ def event_values() -> st.SearchStrategy[dict[str, Any]]:
         st.floats(0, 1e10), st.integers(-2, 10**10), st.sampled_from([10**18, "2026-05-05T16:53:21Z", "2026-05-05", ""])
     )
     optional = {f.name: st.none() | by_type[str(f.type)] for f in FIELDS[4:]}
-    address = st.sampled_from(["203.0.113.7", "2001:DB8:0:0::1", "::ffff:1.2.3.4", "Host", "", "a b", "x" * 256])
+    address = st.sampled_from(
+        ["203.0.113.7", "2001:DB8:0:0::1", "::ffff:1.2.3.4", "[::1]:80", "1.2.3.4:5", "Host", "", "a b", "x" * 256]
+    )
     required = {"time": time, "ip": address, "method": text, "path": text}
     return st.fixed_dictionaries(required, optional=optional)
 
@@ -160,6 +162,26 @@ def test_litellm_spend_logs() -> None:
     assert [row["status"] for row in rows] == [200, 500]
     assert [row["path"] for row in rows] == ["/v1/chat/completions", "/v1/completions"]
     assert rows[0]["user_agent"] == "curl/8.1"
+
+
+def test_an_address_with_port_or_brackets_is_no_other_client(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    told = ["[2001:db8::1]", "2001:db8::1", "[2001:DB8:0::1]:443", "192.0.2.7:5000", "192.0.2.7:5001", "192.0.2.7"]
+    events = [{**GOOD, "ip": ip} for ip in told]
+    calls = [{"startTime": 1_778_000_000, "requester_ip_address": f"10.0.0.1, {ip}"} for ip in told]
+    lines = [f'{ip} - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 10 "-" "agent"' for ip in told]
+    envoys = [
+        {"start_time": "2026-05-05T16:53:20Z", "method": "GET", "path": "/", "duration": 1, "x-forwarded-for": ip}
+        for ip in told
+    ]
+    for log in (
+        [json.dumps(e) for e in events],
+        [json.dumps(e) for e in calls],
+        lines,
+        [json.dumps(e) for e in envoys],
+    ):
+        path.write_text("\n".join(log))
+        assert [row["ip"] for row in rows_of(path)[0]] == ["2001:db8::1"] * 3 + ["192.0.2.7"] * 3
 
 
 def test_a_key_in_clear_is_hashed() -> None:
@@ -302,6 +324,19 @@ def test_mapped_keys_of_an_envoy_log(tmp_path: Path) -> None:
         ("fe80::1%eth0", "fe80::1%eth0"),
         ("Host.Example", "host.example"),
         ("not:an:address", "not:an:address"),
+        ("192.0.2.7:5000", "192.0.2.7"),
+        ("[2001:db8::1]", "2001:db8::1"),
+        ("[2001:DB8:0::1]:443", "2001:db8::1"),
+        ("[::ffff:203.0.113.7]:1", "203.0.113.7"),
+        ("[fe80::1%eth0]:443", "fe80::1%eth0"),
+        ("192.0.2.999:80", "192.0.2.999:80"),
+        ("Host.Example:80", "host.example:80"),
+        ("192.0.2.7:http", "192.0.2.7:http"),
+        ("192.0.2.7:", "192.0.2.7:"),
+        ("[2001:db8::1]x", "[2001:db8::1]x"),
+        ("[2001:db8::1", "[2001:db8::1"),
+        ("[name]:80", "[name]:80"),
+        ("7:8", "7:8"),
     ],
 )
 def test_one_spelling_of_an_address(text: str, expected: str) -> None:
