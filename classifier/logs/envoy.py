@@ -7,9 +7,10 @@ are mapped with `columns={event_field: key}`. Dynamic metadata may come flattene
 are absent.
 
 `start_time` is the arrival; `duration` is in ms. The address is Envoy's own view of the client (`downstream_remote_
-address`, which honours its trusted hops), else `x-envoy-external-address`, else the last hop of `x-forwarded-for`, the
-one the proxy itself added; an earlier hop is what the client claims. Accounts need `columns`: no key of Envoy's is
-verified by itself.
+address`, which honours its trusted hops), else `x-envoy-external-address`, else the last hop of `x-forwarded-for`, which
+is what Envoy's own view is without trusted hops; an earlier hop is what the client claims. Last comes the direct peer
+(`downstream_direct_remote_address`), which behind a balancer is the balancer for every client. Accounts need `columns`:
+no key of Envoy's is verified by itself.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ _NUMBERS: dict[str, tuple[str, ...]] = {
     "max_tokens": ("gen_ai.request.max_tokens",),
 }
 _MILLISECONDS = ("duration", "duration_ms")
-_ADDRESSES = ("downstream_remote_address", "x-envoy-external-address", "downstream_direct_remote_address")
+_ADDRESSES = ("downstream_remote_address", "x-envoy-external-address")
 _FORWARDED = ("x-forwarded-for", "x_forwarded_for")
+_PEER = ("downstream_direct_remote_address",)
 _RECORD = msgspec.json.Decoder(dict[str, Any])
 _MAX_SHAPES = 256
 _TOO_LARGE = 2.0**63
@@ -74,7 +76,8 @@ class _Decoder:
     """
 
     def __init__(self, extra: Mapping[str, str]) -> None:
-        usual = {**_TEXT, **_NUMBERS, "ip": _ADDRESSES, "duration": _MILLISECONDS, "forwarded": _FORWARDED}
+        usual = {**_TEXT, **_NUMBERS, "duration": _MILLISECONDS}
+        usual |= {"ip": _ADDRESSES, "forwarded": _FORWARDED, "peer": _PEER}
         self._keys = {f: (extra[f].lower(), *keys) if f in extra else keys for f, keys in usual.items()}
         self._shapes: dict[tuple[str, ...], _Shape] = {}
 
@@ -182,7 +185,7 @@ def _address(shape: _Shape, found: Mapping[str, Any]) -> str:
     address = _text(shape, "ip", found.get("ip"))
     if address is None:
         hops = _text(shape, "forwarded", found.get("forwarded"))
-        if hops is None:
-            raise ValueError("downstream_remote_address is missing, and no other address is logged")
-        address = hops.rpartition(",")[2].strip()
+        address = _text(shape, "peer", found.get("peer")) if hops is None else hops.rpartition(",")[2].strip()
+    if address is None:
+        raise ValueError("downstream_remote_address is missing, and no other address is logged")
     return without_port(address)

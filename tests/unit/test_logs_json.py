@@ -304,6 +304,28 @@ def test_envoy_token_metadata_in_all_shapes(tokens: dict[str, Any]) -> None:
     assert envoy.decoder(None)(json.dumps(record).encode()).input_tokens == 7
 
 
+@pytest.mark.parametrize(
+    ("logged", "address"),
+    [
+        ("abcd", "198.51.100.1"),
+        ("bcd", "198.51.100.2"),
+        ("cd", "198.51.100.3"),
+        ("d", "198.51.100.4"),
+    ],
+)
+def test_the_order_of_addresses_of_an_envoy_log(logged: str, address: str) -> None:
+    keys = {
+        "a": {"downstream_remote_address": "198.51.100.1:1"},
+        "b": {"x-envoy-external-address": "198.51.100.2"},
+        "c": {"x-forwarded-for": "192.0.2.1, 198.51.100.3"},
+        "d": {"downstream_direct_remote_address": "198.51.100.4:4"},
+    }
+    record = {"start_time": "2026-05-05T16:53:20Z", "method": "GET", "path": "/"}
+    for key, told in keys.items():
+        record |= told if key in logged else dict.fromkeys(told, "-")
+    assert envoy.decoder(None)(json.dumps(record).encode()).ip == address
+
+
 def test_mapped_keys_of_an_envoy_log(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text(
