@@ -18,7 +18,7 @@ import pyarrow as pa
 from classifier.errors import LogError
 from classifier.events import EVENT_SCHEMA, FIELDS, MICROSECONDS, Event, check, microseconds
 from classifier.logs.batch import NO_OFFSET, Batch, of_block
-from classifier.logs.lines import BLANKS, MAX_LINE, TOO_LONG, Block
+from classifier.logs.lines import BLANKS, MAX_LINE, TOO_LONG, Block, IntArray
 from classifier.logs.reading import CONTENT_BYTES, Reject
 from classifier.logs.screen import BAD_TIME, reason_of, screen
 from classifier.logs.source import BOM, Source
@@ -49,7 +49,7 @@ class JsonReader:
         """Decode one block. Lines that cannot be read become rejects."""
         rows = block.filled()
         refused: dict[int, str] = {}
-        events = self._at_once(block.data, len(rows)) if self._decode is decode_event else None
+        events = self._at_once(block, rows) if self._decode is decode_event else None
         if events is None:
             events = []
             for row in rows.tolist():
@@ -81,13 +81,15 @@ class JsonReader:
         content = pa.array([heads[i] for i in rows.tolist()], pa.large_binary()) if heads else None
         return Batch(table, rows + first, np.full(len(rows), NO_OFFSET, np.int64), content, rejects)
 
-    def _at_once(self, data: bytes, lines: int) -> list[Event] | None:
+    def _at_once(self, block: Block, rows: IntArray) -> list[Event] | None:
         """Decode a block in one call, or return None where a line is bad (it is then found line by line)."""
+        if not _braced(block, rows):
+            return None
         try:
-            events = _EVENT.decode_lines(data)
+            events = _EVENT.decode_lines(block.data)
         except UNREADABLE:
             return None
-        return events if len(events) == lines else None
+        return events if len(events) == len(rows) else None
 
     def _one(self, line: bytes) -> Event | str:
         if len(line) > MAX_LINE + 1:
@@ -104,6 +106,16 @@ class JsonReader:
             return TOO_DEEP
         except ValueError as error:
             return reason_of(error)
+
+
+def _braced(block: Block, rows: IntArray) -> bool:
+    """Say whether each line goes from `{` to `}`. No object in JSON holds `}`, a line feed and `{` one after the other:
+    then as many objects as lines are one a line.
+    """
+    data = np.frombuffer(block.data, np.uint8)
+    last = block.bounds[rows + 1] - 2
+    last = np.where(data[last] == ord("\r"), last - 1, last)
+    return bool((data[block.bounds[rows]] == ord("{")).all() and (data[last] == ord("}")).all())
 
 
 def decode_event(line: bytes) -> Event:

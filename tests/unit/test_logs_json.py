@@ -112,6 +112,31 @@ def test_what_is_written_as_events_is_read_back(tmp_path: Path) -> None:
     assert read_log([path]).equals(table)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", " \t\n", "\n\n \n"])
+@pytest.mark.parametrize("cut", ['"y": {', '"y": {"z": 1}', '"x":', "{", '"y": [{}'])
+def test_a_line_ends_at_a_line_feed_however_many_objects_there_are(tmp_path: Path, end: str, cut: str) -> None:
+    path, notes = tmp_path / "log", tmp_path / "rejects"
+    good = json.dumps({"y": {"z": 1}, "x": {"y": [{}]}, **GOOD})
+    split = good[: good.index(cut) + len(cut)] + end + good[good.index(cut) + len(cut) :]
+    path.write_text(end.join([good, split, good + good, " " + good, good]))
+    rows, reading = rows_of(path, format="jsonl", rejects=notes)
+    assert (len(rows), reading.rejected) == (3, 3)
+    step = end.count("\n")
+    lines = [1 + step, 1 + 2 * step, 1 + 3 * step]
+    assert [json.loads(note)["line"] for note in notes.read_text().splitlines()] == lines
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n \n"])
+def test_good_events_are_decoded_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    def never(_: object, line: bytes) -> Event:
+        raise AssertionError("a good line was decoded alone")
+
+    monkeypatch.setattr(jsonlines.JsonReader, "_one", never)
+    path = tmp_path / "log"
+    path.write_text(end.join([json.dumps(GOOD)] * 3))
+    assert len(rows_of(path)[0]) == 3
+
+
 def test_a_json_array(tmp_path: Path) -> None:
     notes, path = tmp_path / "rejects", tmp_path / "array"
     path.write_text(json.dumps([GOOD, 3, {**GOOD, "status": "x"}, {**GOOD, "status": -1}, GOOD], indent=1))
