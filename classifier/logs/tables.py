@@ -24,9 +24,11 @@ from classifier.errors import LogError
 from classifier.events import EVENT_SCHEMA, FIELDS, MICROSECONDS, REQUIRED, Event, microseconds
 from classifier.logs.batch import NO_OFFSET, Batch, of_block
 from classifier.logs.jsonlines import table_of
-from classifier.logs.lines import Block
+from classifier.logs.lines import MAX_LINE, Block
 from classifier.logs.reading import Reject
 from classifier.logs.screen import screen
+
+csv.field_size_limit(MAX_LINE)  # else a quoted cell may hold 128 KiB, and one without quotes as much as a line
 
 PARQUET_ROWS = 32_768
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}(\.0*)?")

@@ -58,6 +58,16 @@ def test_csv_with_other_delimiters(tmp_path: Path, delimiter: str) -> None:
     assert read_log([path], columns=COLUMNS).num_rows == 2
 
 
+@pytest.mark.parametrize("quoted", [True, False])
+def test_a_csv_cell_may_be_as_long_as_a_line(tmp_path: Path, quoted: bool) -> None:
+    path, prompt = tmp_path / "log", "x" * 1_000_000
+    cell = f'"{prompt}"' if quoted else prompt
+    path.write_text(f"time,ip,method,path,prompt\n1778000000,203.0.113.7,GET,/,{cell}\n")
+    assert read_log([path])["prompt"].to_pylist() == [prompt]
+    path.write_text(f"time,ip,method,path,{cell}\n1778000000,203.0.113.7,GET,/,1\n")
+    assert read_log([path]).num_rows == 1
+
+
 def test_csv_truth_values(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text(
