@@ -17,7 +17,8 @@ ZSTD_STEP = 4 << 10
 """zstd packs up to 128 KiB in 4 bytes and its decoder cannot be bounded: 4 KiB a step is at most 128 MiB."""
 ZSTD_WINDOW = 128 << 20
 GZIP = b"\x1f\x8b"
-ZSTD = b"\x28\xb5\x2f\xfd"
+ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([first]) + b"\x2a\x4d\x18" for first in range(0x50, 0x60)))
+"""What a frame of data begins with, and a frame to be skipped, which may come before it."""
 BOM = b"\xef\xbb\xbf"
 OTHER_PACKERS = {
     b"\xfd7zXZ\x00": "xz",

@@ -448,3 +448,15 @@ def test_zstd_frames_of_any_make(tmp_path: Path) -> None:
     skippable = b"\x50\x2a\x4d\x18" + (4).to_bytes(4, "little") + b"seek"
     rows, _ = read(tmp_path, buffer.getvalue() + skippable + zstd(combined(5)))
     assert len(rows) == 15
+
+
+@pytest.mark.parametrize("first", [0x50, 0x5F])
+@pytest.mark.parametrize("length", [0, 4, 10_000])
+def test_zstd_may_begin_with_frames_to_be_skipped(tmp_path: Path, first: int, length: int) -> None:
+    skippable = bytes([first]) + b"\x2a\x4d\x18" + length.to_bytes(4, "little") + bytes(length)
+    rows, _ = read(tmp_path, skippable + skippable + zstd(combined(10)) + skippable + zstd(combined(5)))
+    assert len(rows) == 15
+    with pytest.raises(LogError, match="breaks off"):
+        read(tmp_path, skippable + zstd(combined())[:-1])
+    with pytest.raises(LogError, match="holds no lines"):
+        read(tmp_path, skippable)
