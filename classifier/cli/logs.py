@@ -62,8 +62,9 @@ class LogOptions:
                     solved_legitimate=self.solved_legitimate,
                 )
         finally:
-            if not self.reading.rejected and not self.rejects:
-                rejects.unlink(missing_ok=True)
+            # a file with something in it is of an earlier run, which this one did not come to replace
+            if not self.reading.rejected and not self.rejects and rejects.is_file() and not rejects.stat().st_size:
+                rejects.unlink()
 
     def conclude(self) -> None:
         """Print the totals; fail if more lines were rejected than `--max-rejected` allows."""

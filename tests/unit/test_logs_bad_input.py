@@ -18,6 +18,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from classifier.cli.logs import LogOptions
 from classifier.errors import LogError
 from classifier.logs import FORMATS, Reading, exact, read_events, read_log, source
 from classifier.logs.clock import AHEAD
@@ -281,6 +282,27 @@ def test_rejects_hold_no_content_unless_asked(tmp_path: Path) -> None:
     read(tmp_path, data, rejects=notes, keep_rejected=True)
     kept = [json.loads(line)["content"].encode() for line in notes.read_text().splitlines()]
     assert kept == data.splitlines()[1:]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_notes_of_an_earlier_run_stay_until_another_one_begins(tmp_path: Path, named: bool) -> None:
+    out, log, notes = tmp_path / "out", tmp_path / "log", tmp_path / "out.rejects.jsonl"
+    notes.write_text("earlier\n")
+    log.write_bytes(events())
+    options = LogOptions([tmp_path / "lgo"], "auto", None, "auto", notes if named else None, False, None, True)
+    with pytest.raises(LogError, match="does not exist"):
+        list(options.tables(out, "reading"))
+    assert notes.read_text() == "earlier\n"
+    options.logs = [log]
+    list(options.tables(out, "reading"))
+    assert (notes.read_text() == "") if named else not notes.exists()
+    log.write_bytes(events() + b"x\n")
+    list(options.tables(out, "reading"))
+    assert notes.read_text().count("\n") == 1
+    log.write_bytes(b"hello\n")
+    with pytest.raises(LogError, match="no known format"):
+        list(options.tables(out, "reading"))
+    assert notes.exists() == named
 
 
 def test_wrong_types_name_their_field(tmp_path: Path) -> None:
