@@ -20,6 +20,7 @@ from classifier.cli.files import check_spared, complete_or_nothing
 from classifier.cli.replaying import Service, Unreachable
 from classifier.cli.terminal import say
 from classifier.errors import BotsieveError, InputError
+from classifier.events import VERDICTS
 
 GROUP = 256
 """Most completions in a request."""
@@ -52,7 +53,10 @@ def run(path: Path, url: str, once: bool, quiet: bool, position: Path | None = N
 
 
 def completion_of(line: bytes) -> dict[str, Any] | None:
-    """Return the completion in a line, None if the request was not guarded. Raises ValueError for what is no such line."""
+    """Return the completion in a line, None if the request was not guarded.
+
+    Raises ValueError, TypeError, OverflowError or RecursionError for what is no such line.
+    """
     entry = json.loads(line)
     if not isinstance(entry, dict):
         raise ValueError("no object")
@@ -62,8 +66,10 @@ def completion_of(line: bytes) -> dict[str, Any] | None:
         found, enforced = _of_headers(entry.get("resp_headers")), None
     if not found:
         return None
-    if not isinstance(found, str) or len(found) > 64:
+    if not isinstance(found, str) or len(found) > 64 or not found.isascii():
         raise ValueError("no id")
+    if enforced not in (None, *VERDICTS):
+        raise ValueError("no verdict")
     completion = {
         "id": found, "status": _whole(entry.get("status")), "duration": _seconds(entry.get("duration"), entry.get("duration_ms")),
         "response_bytes": _whole(entry.get("response_bytes", entry.get("size"))), "verdict": enforced,
@@ -83,8 +89,8 @@ def _whole(value: Any) -> int | None:
     if value is None or value == "":
         return None
     number = int(value)
-    if number < 0:
-        raise ValueError("a negative number")
+    if not 0 <= number < 2**53:
+        raise ValueError("no count")
     return number
 
 
@@ -113,7 +119,7 @@ class Tail:
             self.counts["read"] += 1
             try:
                 completion = completion_of(line)
-            except (ValueError, TypeError, RecursionError):
+            except (ValueError, TypeError, OverflowError, RecursionError):
                 self.counts["rejected"] += 1
                 continue
             if completion is None:

@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from classifier.cli.replaying import Service, Unreachable
@@ -33,11 +34,16 @@ def test_nginx_and_caddy_say_the_same_in_their_own_words() -> None:
 @pytest.mark.parametrize(
     "line",
     [b"", b"GET / 200", b"[]", b'"x"', b'{"botsieve_id":7}', b'{"botsieve_id":"1","status":-1}', b"\xff\xfe", b"[" * 9999,
+     b'{"botsieve_id":"1","status":1e999}', b'{"botsieve_id":"1","size":-1e999}', b'{"botsieve_id":"1","status":NaN}',
+     b'{"botsieve_id":"1","duration":%s}' % (b"9" * 400), b'{"botsieve_id":"1","duration_ms":%s}' % (b"9" * 400),
+     b'{"botsieve_id":"1","duration":1e999}', b'{"botsieve_id":"1","response_bytes":%s}' % (b"9" * 5_000),
+     b'{"botsieve_id":"1","response_bytes":9007199254740992}', b'{"botsieve_id":"\\ud800"}',
+     b'{"botsieve_id":"1","enforced":"\\ud800"}',
      b'{"botsieve_id":"1","duration":"NaN"}', b'{"botsieve_id":"1","duration":-1}', b'{"botsieve_id":"1","status":"ok"}'],
 )  # fmt: skip
 def test_what_is_no_such_line_is_counted(line: bytes) -> None:
     sent: list[Any] = []
-    tail = Tail(lambda path, body: sent.append(body))
+    tail = Tail(lambda path, body: sent.append(msgspec.json.encode(body)))
     tail.send([line, NGINX, b"{}"])
     assert tail.counts == {"read": 3, "rejected": 1, "sent": 1, "skipped": 1}
     assert len(sent) == 1
