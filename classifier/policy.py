@@ -275,15 +275,15 @@ def thresholds_from_curve(curve: LegitimateCurve, budgets: Budgets, strict: Coll
     return Thresholds(chosen["challenge"], chosen["block"], tuple(notes))
 
 
-BUDGETED = "legitimate requests"
+def unresolved(rows: int, share: float, what: str = "legitimate requests", *, budget: bool = True) -> str | None:
+    """Say why so few rows cannot resolve a share, and what it would need; None when they can (or the share is 0).
 
-
-def unresolved(rows: int, share: float, what: str = BUDGETED) -> str | None:
-    """Say why so few rows cannot resolve a share, and what it would need; None when they can (or the share is 0)."""
+    Of a `budget` it says as well which they could resolve: somebody may state another.
+    """
     if share == 0 or rows * share >= ROWS_BEYOND * (1 - _TOLERANCE):
         return None
     needed = math.ceil(ROWS_BEYOND / share * (1 - _TOLERANCE))
-    smallest = 100 * ROWS_BEYOND / rows if rows and what == BUDGETED else math.inf
+    smallest = 100 * ROWS_BEYOND / rows if rows and budget else math.inf
     other = f", or a budget of at least {_round_up(smallest):g} %" if smallest < 100 else ""
     return f"needs at least {needed:,} {what} to be measured and there are {rows:,}: use a longer log{other}"
 

@@ -146,7 +146,7 @@ class _RankingPart:
         line["roc_auc"] = share(whole.roc_auc[place], np.array([r.roc_auc[place] for r in drawn]), clients)
         line["pr_auc"] = share(whole.pr_auc[place], np.array([r.pr_auc[place] for r in drawn]), clients)
         for i, at in enumerate(line["recall_at"]):
-            refusal = unresolved(self._negatives, at["rate"], f"legitimate {self._unit}s")
+            refusal = unresolved(self._negatives, at["rate"], f"legitimate {self._unit}s", budget=False)
             if refusal is not None:
                 at["recall"] = missing(f"a false-positive rate of {100 * at['rate']:g} % {refusal}")
                 continue

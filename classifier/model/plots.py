@@ -134,7 +134,8 @@ def first_action_curve(requests: LabelledRequests) -> Plot:
     acted = float(np.isfinite(everyone).mean())
     return _plot(
         "First action",
-        "How many requests attackers got through before they were first challenged or blocked.",
+        "How many requests attackers got through before they were first challenged or blocked"
+        + (f"; of the {len(attacks)} families, those of most clients." if len(attacks) > len(waits) else "."),
         f"Cumulative share of attackers acted on; it ends at {percent(acted)}.",
         draw,
     )
