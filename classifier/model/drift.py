@@ -11,9 +11,9 @@ within that, the feature is *unresolved*: the log has too few clients to tell.
 Rows are weighed as in training (a client with n requests by sqrt(n), thinned likewise). Requests that are labelled malicious
 or that the model itself acts on are left out and counted: an attack is not drift. The verdict counts what clients do
 themselves, and a raw score that has risen (`stability.compared`). Features of groups (addresses, networks, libraries,
-everyone) are shown and do not count, since a log holds many requests and few groups; nor do those that grow with the length
-of a log (age of the profile, requests seen). A field that most clients of training had and nobody of a stretch has alarms
-at once: features that remember for days show that late.
+everyone) are shown and do not count, since a log holds many requests and few groups; nor do those that tell of the length of
+a log: age of the profile, requests seen, and rates over more than an hour (`stability.UNSETTLED`). A field that most
+clients of training had and nobody of a stretch has alarms at once: features that remember for days show that late.
 """
 
 from __future__ import annotations

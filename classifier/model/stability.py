@@ -28,10 +28,20 @@ ALARM = 3
 """Features that must have drifted for an alarm where the raw score has not: a change of traffic mostly shows in several."""
 FAR = 3.0
 """A single feature suffices where its index is so many times what chance could make."""
-COUNTED = frozenset(
-    {feature.name for feature in FEATURES if feature.part == "own"} - {"client_age", "client_requests_seen"} | {RAW}
-)
-"""What the verdict counts: the client's own features but those that grow with the length of the log, and the raw score."""
+GROWING = frozenset({"client_age", "client_requests_seen"})
+"""Features that grow with the length of the log."""
+UNSETTLED = frozenset(
+    f"client_{name}"
+    for name in (
+        "rate_4096s", "rate_65536s", "burst_long", "input_token_rate_4096s", "output_token_rate_4096s",
+        "output_token_rate_65536s",
+    )
+)  # fmt: skip
+"""Rates of a half-life beyond `WARM_UP_S`, and what divides by one. An engine that has not lived through many half-lives yet
+divides a rate by those it has, so that one request reads otherwise each hour of the first day, or of the first week. Of
+visitors who come once that is all there is, and a day of a log would drift from the whole of it."""
+COUNTED = frozenset({feature.name for feature in FEATURES if feature.part == "own"} - GROWING - UNSETTLED | {RAW})
+"""What the verdict counts: the client's own features but those that tell of the length of the log, and the raw score."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import pytest
 
 from classifier.features.spec import NAMES
 from classifier.model.histograms import RAW, Clusters, Histogram, chance_limit, deciles, histogram, stability_index
-from classifier.model.stability import LEVEL, compared, verdict_on
+from classifier.model.stability import LEVEL, UNSETTLED, compared, verdict_on
 from classifier.traffic import simulate
-from tests.unit.command_line import Made, done, made, refused
+from tests.unit.command_line import Made, done, made, refused, small_forests
 
 __all__ = ["made"]
 
@@ -162,6 +162,45 @@ def test_a_field_is_usual_by_the_clients_that_have_it_not_by_their_requests() ->
     assert 0.0 < shares["referer"] < 0.1
     assert shares["fingerprint"] == 0.0, "seen, and by no legitimate client"
     assert "end" not in shares
+
+
+def visits(path: Path, days: int = 3, visitors: int = 500, scrapers: int = 40) -> Path:
+    """Write a labelled log of a site whose visitors come once, ask for a few pages and go; in between come scrapers."""
+    rng = np.random.default_rng(8)
+    begins = 1_767_600_000 + np.sort(rng.uniform(0, days * 86_400, visitors + scrapers))
+    hostile = rng.permutation(visitors + scrapers) < scrapers
+    with path.open("w") as out:
+        for number, (begin, scrapes) in enumerate(zip(begins.tolist(), hostile.tolist(), strict=True)):
+            gaps = np.full(30, 0.2) if scrapes else rng.uniform(3.0, 40.0, rng.integers(1, 6))
+            agent = "python-requests/2.31" if scrapes else "Mozilla/5.0 (X11; Linux x86_64) Firefox/128.0"
+            for step, moment in enumerate((begin + np.cumsum(gaps)).tolist()):
+                event = {
+                    "time": moment, "ip": f"198.51.{number // 256}.{number % 256}", "method": "GET", "status": 200,
+                    "path": f"/posts/{rng.integers(50)}" if step else "/", "user_agent": agent, "duration": 0.1,
+                    "response_bytes": int(rng.integers(1_000, 9_000)), "malicious": scrapes,
+                    "family": "scraping" if scrapes else "visitor",
+                }  # fmt: skip
+                out.write(json.dumps(event) + "\n")
+    return path
+
+
+def test_a_log_drifts_neither_from_the_bundle_trained_on_it_nor_does_its_second_day_alone(tmp_path: Path) -> None:
+    """Profiles are empty as a log begins, and an engine that has just started divides long rates by what it has lived."""
+    log, bundle, second = visits(tmp_path / "log.jsonl"), tmp_path / "bundle", tmp_path / "second.jsonl"
+    with small_forests():
+        budgets = ["--challenge-budget", 0.1, "--block-budget", 0.05]
+        done("train", log, "--bundle", bundle, *budgets, "--capacity", 256, "--threads", 1, "--quiet")
+    lines = log.read_text().splitlines(keepends=True)
+    begin = json.loads(lines[0])["time"] + 86_400
+    second.write_text("".join(line for line in lines if begin <= json.loads(line)["time"] < begin + 86_400))
+    for each in (log, second):
+        done("drift", each, "--bundle", bundle, "--json", tmp_path / "drift.json", "--quiet")
+        found = json.loads((tmp_path / "drift.json").read_text())
+        assert not {window["verdict"] for window in (found["whole"], *found["days"])} & {"watch", "drift"}
+        first = (found["days"] or [found["whole"]])[0]
+        unsettled = {one["name"]: one for one in first["features"] if one["name"] in UNSETTLED}
+        assert unsettled["client_rate_4096s"]["state"] == "drifted", "which is why it does not count"
+        assert not any(one["counts"] for one in unsettled.values())
 
 
 @pytest.mark.slow
