@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich import box
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -15,10 +16,11 @@ from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import OUTPUT, say, threads_of
 from classifier.model.apply import Model
 from classifier.model.drift import Drift, Window, measure_drift
-from classifier.model.stability import FeatureDrift
 
 SHOWN = 10
 """Features shown at most."""
+WIDEST = 1_000
+"""Characters that a table may take."""
 TONES = {"steady": "green", "watch": "yellow", "drift": "red", "unresolved": "yellow"}
 SAYS = {
     "steady": "Steady: the traffic looks like that of training.",
@@ -45,47 +47,62 @@ def run(log: LogOptions, bundle: Path, json_file: Path | None, threads: int) -> 
 
 
 def _show(found: Drift) -> None:
-    windows = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in (
-        "from (UTC)",
-        "requests",
-        "clients",
-        "acted on",
-        "score PSI",
-        "drifted",
-        "moved",
-        "unresolved",
-        "verdict",
-    ):
-        windows.add_column(name, justify="left" if name in ("from (UTC)", "verdict") else "right", no_wrap=True)
+    OUTPUT.print(Text(_account(found)))
+    windows = Table("", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
+    for name in ("compared", "clients", "acted\non", "score\nPSI", "drifted", "moved", "unresolved"):
+        windows.add_column(name, justify="right")
+    windows.add_column("verdict")
     for window in (found.whole, *found.days):
-        windows.add_row(*_cells(window))
-    OUTPUT.print(windows)
+        counts = (len(window.counting(state)) for state in ("drifted", "moved", "unresolved"))
+        windows.add_row(
+            _name(found, window), f"{window.requests:,}", f"{window.clients:,}", f"{window.acted_on:,}",
+            f"{window.raw.psi:.2f}", *(f"{count:,}" for count in counts), window.verdict,
+        )  # fmt: skip
+    _show_table(windows)
     lost = dict.fromkeys(name for window in (found.whole, *found.days) for name in window.lost)
     if lost:
         OUTPUT.print(f"No request has this any more, on a whole day or longer: {', '.join(lost)}.")
-    far = [each for each in found.whole.features if each.counts and each.state in ("drifted", "moved")]
-    for day in found.days:
-        known = {each.name for each in far}
-        far += [each for each in day.counting("drifted") if each.name not in known]
-    if far:
-        OUTPUT.print(_features(sorted(far, key=lambda each: -each.psi)[:SHOWN]))
+    _show_features(found)
     OUTPUT.print(Text(SAYS[found.verdict], style=f"bold {TONES[found.verdict]}"))
 
 
-def _cells(window: Window) -> list[str]:
-    begin = datetime.fromtimestamp(window.start, UTC)
-    counts = (len(window.counting(state)) for state in ("drifted", "moved", "unresolved"))
-    return [
-        f"{begin:%Y-%m-%d %H:%M}", f"{window.requests:,}", f"{window.clients:,}", f"{window.acted_on:,}",
-        f"{window.raw.psi:.2f}", *(f"{count:,}" for count in counts), window.verdict,
-    ]  # fmt: skip
+def _account(found: Drift) -> str:
+    """Say where each request of the log has gone, so that the sum closes."""
+    whole = found.whole
+    parts = {
+        "compared": whole.requests, "that the model acts on": whole.acted_on, "labelled malicious": whole.malicious,
+        "of the beginning, when nobody is known yet": found.warm_up,
+    }  # fmt: skip
+    told = " + ".join(f"{count:,} {what}" for what, count in parts.items() if count)
+    begin, end = (f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M}" for moment in (whole.start, whole.end))
+    days = f", in days from {begin[-5:]} on" if found.days else ""
+    return f"{sum(parts.values()):,} requests = {told}.\nCompared from {begin} to {end} UTC{days}."
 
 
-def _features(far: list[FeatureDrift]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("feature", "PSI", "by chance", "at most", "state"):
-        table.add_column(name, justify="left" if name in ("feature", "state") else "right", no_wrap=True)
-    for each in far:
-        table.add_row(each.name, f"{each.psi:.2f}", f"{each.expected:.2f}", f"{each.limit:.2f}", each.state)
-    return table
+def _name(found: Drift, window: Window) -> str:
+    return "whole log" if window is found.whole else f"{datetime.fromtimestamp(window.start, UTC):%Y-%m-%d}"
+
+
+def _show_features(found: Drift) -> None:
+    """Print what moved in the whole log, and what drifted on a day alone, the furthest first."""
+    far = {each.name: (found.whole, each) for state in ("drifted", "moved") for each in found.whole.counting(state)}
+    for day in found.days:
+        far = {each.name: (day, each) for each in day.counting("drifted")} | far
+    if not far:
+        return
+    table = Table("feature", "when", box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for name in ("PSI", "by chance", "at most"):
+        table.add_column(name, justify="right")
+    table.add_column("state")
+    for window, each in sorted(far.values(), key=lambda pair: -pair[1].psi)[:SHOWN]:
+        figures = (f"{figure:.2f}" for figure in (each.psi, each.expected, each.limit))
+        table.add_row(each.name, _name(found, window), *figures, each.state)
+    _show_table(table)
+    if len(far) > SHOWN:
+        OUTPUT.print(f"… and {len(far) - SHOWN:,} more; --json has every figure.")
+
+
+def _show_table(table: Table) -> None:
+    """Print a table as wide as it is, whatever the terminal: a cell that is cut tells nothing."""
+    table.width = Measurement.get(OUTPUT, OUTPUT.options.update(max_width=WIDEST), table).maximum
+    OUTPUT.print("", table, "", sep="\n", crop=False)

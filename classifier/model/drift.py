@@ -18,9 +18,11 @@ clients of training had and nobody of a stretch has alarms at once: features tha
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -56,15 +58,17 @@ LABELS = ("malicious", "family", "verdict")
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of the log: Unix seconds, rows and clients measured, acted on, the verdict, and every feature.
+    """A stretch of the log: begin and end (Unix s), what is compared, what is left out, the verdict, and every feature.
 
-    `lost` are the event fields that most clients of training had and nobody of this stretch has.
+    `malicious` requests are labelled so; `acted_on` are those of the others that the model itself acts on. `lost` are the event
+    fields that most clients of training had and nobody of this stretch has.
     """
 
     start: float
     end: float
     requests: int
     clients: int
+    malicious: int
     acted_on: int
     verdict: Verdict
     features: tuple[FeatureDrift, ...]
@@ -83,11 +87,15 @@ class Window:
 
 @dataclass(frozen=True)
 class Drift:
-    """The verdict on a log: that of its worst window. `whole` is all of it, `days` each day of a longer one."""
+    """The verdict on a log: that of its worst window. `whole` is all of it, `days` each day of a longer one.
+
+    `warm_up` requests at its begin, when nobody is known yet, belong to no window.
+    """
 
     verdict: Verdict
     whole: Window
     days: tuple[Window, ...]
+    warm_up: int
 
     def table(self) -> pd.DataFrame:
         """Return a row a feature of the whole log, the furthest first: psi, expected, limit, state, counts, meaning."""
@@ -100,7 +108,7 @@ class Drift:
     def as_json(self) -> dict[str, Any]:
         """Return every figure."""
         return {
-            "verdict": self.verdict, "bands": {"moved": MOVED, "drifted": DRIFTED}, "level": LEVEL,
+            "verdict": self.verdict, "bands": {"moved": MOVED, "drifted": DRIFTED}, "level": LEVEL, "warm_up": self.warm_up,
             "whole": asdict(self.whole), "days": [asdict(day) for day in self.days],
         }  # fmt: skip
 
@@ -120,63 +128,80 @@ def measure_drift(model: Model, tables: Iterable[pa.Table], *, threads: int = 1)
     nothing is left, BundleError for a bundle without histograms.
     """
     usual = [name for name, share in read_fields(model.bundle).items() if share >= USUAL and name not in LABELS]
-    rows = _collect(model, tables, threads, usual)
+    rows, every = _collect(model, tables, threads, usual)
+    begin, end = int(every.time[0]), int(every.time[-1])
+    warm = begin + math.ceil(min(WARM_UP_SHARE * (end - begin), WARM_UP_S * MICROSECONDS))
     before = _Before(read_reference(model.bundle), usual)
-    whole = _window(rows, np.ones(len(rows.time), bool), before)
-    days = _days(rows, before)
+    whole = _window(rows, every, warm, end + 1, before)
+    if whole is None:
+        raise InputError("every request of the log is acted on or labelled malicious: nothing legitimate is left")
+    found = (_window(rows, every, low, high, before) for low, high in pairwise(_edges(warm, end)))
+    days = tuple(day for day in found if day is not None)
     order: tuple[Verdict, ...] = ("unresolved", "steady", "watch", "drift")
-    return Drift(max((w.verdict for w in (whole, *days)), key=order.index), whole, tuple(days))
+    worst = max((window.verdict for window in (whole, *days)), key=order.index)
+    return Drift(worst, whole, days, warm_up=int((every.time < warm).sum()))
+
+
+def _edges(begin: int, end: int) -> list[int]:
+    """Return where days begin, counted from `begin`, and the end; of a day or less, nothing. A rest joins the day before."""
+    count = round((end - begin) / DAY)
+    return [*(begin + day * DAY for day in range(count)), end + 1] if count > 1 else []
+
+
+@dataclass(frozen=True)
+class _Every:
+    """Every request of the log, in the order of time (int64[n] µs): whether it is labelled malicious, else acted on, bool[n]."""
+
+    time: npt.NDArray[np.int64]
+    malicious: npt.NDArray[np.bool_]
+    acted_on: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class _Rows:
+    """Those that are compared, thinned as in training: each stands for so many requests of its client."""
+
     rows: npt.NDArray[np.float32]
     raw: npt.NDArray[np.float32]
     time: npt.NDArray[np.int64]
     key: npt.NDArray[np.uint64]
     stands_for: Floats
-    acted_on: npt.NDArray[np.bool_]
     has: npt.NDArray[np.bool_]
 
 
-def _collect(model: Model, tables: Iterable[pa.Table], threads: int, usual: Sequence[str]) -> _Rows:
+def _collect(model: Model, tables: Iterable[pa.Table], threads: int, usual: Sequence[str]) -> tuple[_Rows, _Every]:
     rng = np.random.default_rng(0)
+    acts = np.float32(min(model.thresholds.challenge, model.thresholds.block))
     parts: list[_Rows] = []
+    whole: list[_Every] = []
     for chunk in feature_chunks(tables, sizes=model.sizes, threads=threads, prompts=model.prompts):
+        raw, _ = model.score(chunk.rows)
+        time = chunk.events.column("time").to_numpy()
+        malicious = chunk.events.column("malicious").fill_null(False).to_numpy().astype(bool)
+        acted_on = (raw >= acts) & ~malicious
+        whole.append(_Every(time, malicious, acted_on))
         seen = np.maximum(chunk.rows[:, COLUMN["client_requests_seen"]] / GROWN_PER_CLIENT, 1.0).astype(np.float64)
-        at = np.flatnonzero(rng.random(len(seen)) * seen < 1.0)
-        raw, _ = model.score(chunk.rows[at])
-        malicious = chunk.events.column("malicious").take(pa.array(at)).to_pylist()
-        acted_on = np.array([label is True for label in malicious], bool)
-        acted_on |= raw >= np.float32(min(model.thresholds.challenge, model.thresholds.block))
-        time = chunk.events.column("time").to_numpy()[at]
+        at = np.flatnonzero((rng.random(len(seen)) * seen < 1.0) & ~malicious & ~acted_on)
         columns = [field_filled(chunk.events, name)[at] for name in usual]
         has = np.stack(columns, axis=1) if columns else np.empty((len(at), 0), bool)
-        parts.append(_Rows(chunk.rows[at], raw, time, chunk.client[at], seen[at], acted_on, has))
+        parts.append(_Rows(chunk.rows[at], raw[at], time[at], chunk.client[at], seen[at], has))
     if not parts:
         raise InputError("the log holds no requests")
-    rows = _Rows(*(np.concatenate([getattr(part, name) for part in parts]) for name in _Rows.__annotations__))
-    begin, end = int(rows.time.min()), int(rows.time.max())
-    warm = rows.time >= begin + min(WARM_UP_SHARE * (end - begin), WARM_UP_S * MICROSECONDS)
-    rows = _Rows(*(getattr(rows, name)[warm] for name in _Rows.__annotations__))
-    if not (~rows.acted_on).any():
-        raise InputError("every request of the log is acted on or labelled malicious: nothing legitimate is left")
-    return rows
+    return _joined(_Rows, parts), _joined(_Every, whole)
 
 
-def _days(rows: _Rows, before: _Before) -> list[Window]:
-    """Return a window for each day since the log began; of a log of a day or less, none. A rest joins the day before."""
-    begin, end = int(rows.time.min()), int(rows.time.max())
-    count = max(round((end - begin) / DAY), 1)
-    if count == 1:
-        return []
-    day = np.minimum((rows.time - begin) // DAY, count - 1)
-    inside = (day == number for number in range(count))
-    return [_window(rows, mask, before) for mask in inside if (mask & ~rows.acted_on).any()]
+_Some = TypeVar("_Some", _Rows, _Every)
 
 
-def _window(rows: _Rows, inside: npt.NDArray[np.bool_], before: _Before) -> Window:
-    kept = inside & ~rows.acted_on
+def _joined(kind: type[_Some], parts: list[_Some]) -> _Some:
+    return kind(*(np.concatenate([getattr(part, name) for part in parts]) for name in kind.__annotations__))
+
+
+def _window(rows: _Rows, every: _Every, low: int, high: int, before: _Before) -> Window | None:
+    """Compare the requests from `low` until `high`, µs; of nothing to compare, nothing."""
+    kept = (rows.time >= low) & (rows.time < high)
+    if not kept.any():
+        return None
     clusters = Clusters.of(rows.key[kept], rows.time[kept], rows.stands_for[kept])
     values = rows.rows[kept]
     features = tuple(
@@ -191,12 +216,16 @@ def _window(rows: _Rows, inside: npt.NDArray[np.bool_], before: _Before) -> Wind
         for name, some in zip(before.usual, np.any(rows.has[kept], axis=0).tolist(), strict=True)
         if not some and clients >= FEWEST_CLIENTS
     )
+    inside = slice(*np.searchsorted(every.time, (low, high)))
+    malicious, acted_on = int(every.malicious[inside].sum()), int(every.acted_on[inside].sum())
+    time = every.time[inside]
     return Window(
-        start=float(rows.time[inside].min()) / MICROSECONDS,
-        end=float(rows.time[inside].max()) / MICROSECONDS,
-        requests=round(float(rows.stands_for[kept].sum())),
+        start=low / MICROSECONDS,
+        end=float(time[-1]) / MICROSECONDS,
+        requests=len(time) - malicious - acted_on,
         clients=clients,
-        acted_on=round(float(rows.stands_for[inside & rows.acted_on].sum())),
+        malicious=malicious,
+        acted_on=acted_on,
         verdict="drift" if lost else verdict_on(features),
         features=features,
         lost=lost,

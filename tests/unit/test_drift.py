@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from classifier.cli.terminal import OUTPUT
 from classifier.features.spec import NAMES
 from classifier.model.histograms import RAW, Clusters, Histogram, chance_limit, deciles, histogram, stability_index
 from classifier.model.stability import LEVEL, UNSETTLED, compared, verdict_on
 from classifier.traffic import simulate
-from tests.unit.command_line import Made, done, made, refused, small_forests
+from tests.unit.command_line import Made, done, jsonl, made, refused, small_forests
 
 __all__ = ["made"]
 
@@ -112,6 +113,44 @@ def test_the_command_tells_a_planted_shift_from_ordinary_traffic(made: Made, tmp
     assert "Drift: the traffic no longer looks like that of training" in ran.out
 
 
+def test_every_request_is_accounted_for_and_the_days_add_up_to_the_whole(three_days: Made, tmp_path: Path) -> None:
+    ran = done("drift", three_days.log, "--bundle", three_days.bundle, "--json", tmp_path / "drift.json", "--quiet")
+    found = json.loads((tmp_path / "drift.json").read_text())
+    whole, events = found["whole"], jsonl(three_days.log)
+    parts = ("requests", "acted_on", "malicious")
+    assert sum(whole[name] for name in parts) + found["warm_up"] == len(events)
+    assert len(found["days"]) == 3
+    assert all(sum(day[name] for day in found["days"]) == whole[name] for name in parts)
+    begin = events[0]["time"] + 3600
+    assert whole["malicious"] == sum(event["malicious"] and event["time"] >= begin for event in events)
+    assert found["warm_up"] == sum(event["time"] < begin for event in events)
+    told = " ".join(ran.out.split())
+    assert f"{len(events):,} requests = {whole['requests']:,} compared + " in told
+    assert f"{whole['malicious']:,} labelled malicious + {found['warm_up']:,} of the beginning" in told
+
+
+@pytest.mark.parametrize("width", [20, 60, 80])
+def test_no_terminal_is_too_narrow_for_the_tables(
+    three_days: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    log = tmp_path / "other.jsonl"
+    other = {"duration": 9.0, "response_bytes": 9_000_000, "referer": "https://example.org/"}
+    with log.open("w") as out:
+        for event in jsonl(three_days.log):
+            out.write(json.dumps(event | other | {"path": f"/a/b/c/d/e{event['path']}?from=elsewhere"}) + "\n")
+    monkeypatch.setattr(OUTPUT, "width", width)
+    told = done("drift", log, "--bundle", three_days.bundle, "--quiet").out
+    assert "…" not in told.replace("… and ", "")
+    lines = [line.split() for line in told.splitlines()]
+    assert ["compared", "clients", "on", "PSI", "drifted", "moved", "unresolved", "verdict"] in lines
+    assert [line[0] for line in lines if line[-1:] == ["drift"]] == ["whole", "2026-01-05", "2026-01-06", "2026-01-07"]
+    features = [line for line in lines if line[-1:] == ["drifted"]]
+    assert len(features) == 10
+    assert "request_path_depth" in [line[0] for line in features]
+    assert " more; --json has every" in " ".join(told.split())
+    assert max(len(line) for line in told.splitlines()) <= 80
+
+
 def test_a_log_of_nothing_but_attacks_is_refused(made: Made, tmp_path: Path) -> None:
     log = tmp_path / "attacks.jsonl"
     events = [json.loads(line) for line in made.log.read_text().splitlines()]
@@ -184,12 +223,22 @@ def visits(path: Path, days: int = 3, visitors: int = 500, scrapers: int = 40) -
     return path
 
 
-def test_a_log_drifts_neither_from_the_bundle_trained_on_it_nor_does_its_second_day_alone(tmp_path: Path) -> None:
-    """Profiles are empty as a log begins, and an engine that has just started divides long rates by what it has lived."""
-    log, bundle, second = visits(tmp_path / "log.jsonl"), tmp_path / "bundle", tmp_path / "second.jsonl"
+@pytest.fixture(scope="module")
+def three_days(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Return those visits and a bundle trained on them."""
+    folder = tmp_path_factory.mktemp("visits")
+    log, bundle = visits(folder / "log.jsonl"), folder / "bundle"
     with small_forests():
         budgets = ["--challenge-budget", 0.1, "--block-budget", 0.05]
         done("train", log, "--bundle", bundle, *budgets, "--capacity", 256, "--threads", 1, "--quiet")
+    return Made(log, bundle)
+
+
+def test_a_log_drifts_neither_from_the_bundle_trained_on_it_nor_does_its_second_day_alone(
+    three_days: Made, tmp_path: Path
+) -> None:
+    """Profiles are empty as a log begins, and an engine that has just started divides long rates by what it has lived."""
+    (log, bundle), second = three_days, tmp_path / "second.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     begin = json.loads(lines[0])["time"] + 86_400
     second.write_text("".join(line for line in lines if begin <= json.loads(line)["time"] < begin + 86_400))
