@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,15 +30,32 @@ def run(
     seed: int, threads: int,
 ) -> None:  # fmt: skip
     """Play a log behind every defence, and write the figures, the plot and the page."""
-    for name in ("capacity", "speed", "deadline"):
-        value = getattr(options, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"--{name} is a number above 0, not {value:g}")
+    Solving.of("none", attackers)  # what can be refused before anything is read
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; name a folder")
-    out.mkdir(parents=True, exist_ok=True)
     count = threads_of(threads)
     model = Model.load(str(bundle), threads=count)
+    with _folder(out):
+        _forecast(log, bundle, model, out, options, solves, attackers, inject, seed, count)
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """Make a folder, and take it away again if nothing has been written to it."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        for folder in made:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _forecast(
+    log: LogOptions, bundle: Path, model: Model, out: Path, options: Options, solves: str, attackers: str,
+    inject: str | None, seed: int, count: int,
+) -> None:  # fmt: skip
     tables = _tables(log, out, inject, seed)
     log.conclude()
     families = {name for table in tables for name in table.column("family").unique().to_pylist() if name}

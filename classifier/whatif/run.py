@@ -45,6 +45,15 @@ class Options:
     rounds: int = ROUNDS
     """Times that the log is scored at most."""
 
+    def __post_init__(self) -> None:
+        """Raise InputError for what cannot be."""
+        for name in ("capacity", "speed", "deadline"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"--{name} is a number above 0, not {value:g}")
+        if not 0 < self.calibration < 1:
+            raise InputError(f"--calibration is a share of the log between 0 and 1, not {self.calibration:g}")
+
 
 @dataclass(frozen=True, slots=True)
 class WhatIf:
@@ -136,8 +145,6 @@ def what_if(
 def _begins(tables: list[pa.Table], options: Options) -> float:
     if options.begins is not None:
         return options.begins
-    if not 0 < options.calibration < 1:
-        raise InputError(f"--calibration is a share of the log between 0 and 1, not {options.calibration:g}")
     ends = [(t.min(), t.max()) for t in (table.column("time").to_numpy() for table in tables) if len(t)]
     if not ends:
         raise InputError("the log holds no request that could be read: there is nothing to forecast")

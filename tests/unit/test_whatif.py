@@ -222,10 +222,15 @@ def test_bad_usage_is_one_line(made: Made, tmp_path: Path) -> None:  # noqa: F81
     given = ("whatif", made.log, "--bundle", made.bundle, "--out")
     refused(*given, tmp_path / "a", "--capacity", 0, says="--capacity is a number above 0")
     refused(*given, made.log, says="is a file; name a folder")
-    refused(*given, tmp_path / "b", "--solves", "robots", says="'robots' is none of")
+    refused(*given, tmp_path / "new" / "b", "--solves", "robots", says="'robots' is none of")
+    assert not (tmp_path / "new").exists()
+    unread = ("whatif", tmp_path / "no.jsonl", "--bundle", made.bundle, "--out", tmp_path / "a")
+    refused(*unread, "--calibration", 2, says="--calibration is a share of the log between 0 and 1, not 2")
+    refused(*unread, "--attackers-solve", "maybe", says="--attackers-solve takes as-software, all, none, not maybe")
     bare = tmp_path / "bare.jsonl"
     kept = ("time", "ip", "method", "path", "status", "malicious", "family")
     bare.write_text(
         "\n".join(json.dumps({k: v for k, v in e.items() if k in kept}) for e in jsonl(made.log)), encoding="utf-8"
     )
     refused("whatif", bare, "--bundle", made.bundle, "--out", tmp_path / "c", says="carries input_tokens")
+    assert not any((tmp_path / name).exists() for name in "abc")
