@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +38,7 @@ def run(
     count = threads_of(threads)
     model = Model.load(str(bundle), threads=count)
     with _folder(out):
-        _forecast(log, bundle, model, out, options, solves, attackers, inject, seed, count)
+        _forecast(log, model, out, options, solves, attackers, inject, seed, count)
 
 
 @contextmanager
@@ -53,8 +55,8 @@ def _folder(path: Path) -> Iterator[None]:
 
 
 def _forecast(
-    log: LogOptions, bundle: Path, model: Model, out: Path, options: Options, solves: str, attackers: str,
-    inject: str | None, seed: int, count: int,
+    log: LogOptions, model: Model, out: Path, options: Options, solves: str, attackers: str, inject: str | None,
+    seed: int, count: int,
 ) -> None:  # fmt: skip
     tables = _tables(log, out, inject, seed)
     log.conclude()
@@ -80,7 +82,7 @@ def _forecast(
             notes=model.thresholds.notes,
         )
     drawn = plot(found)
-    command = f"botsieve whatif {' '.join(str(path) for path in log.logs)} --bundle {bundle}"
+    command = shlex.join(["botsieve", *sys.argv[1:]])
     figures, picture, told = (out / name for name in FILES)
     with complete_or_nothing(figures) as partial:
         partial.write_text(json.dumps(as_any(found), indent=1) + "\n", encoding="utf-8")

@@ -215,6 +215,8 @@ def test_the_command_writes_figures_plot_and_page(made: Made, tmp_path: Path) ->
     page = (out / "whatif.html").read_text(encoding="utf-8")
     assert "<script" not in page
     assert "http" not in page.replace("http-equiv", "")
+    command = f"botsieve whatif {made.log} --bundle {made.bundle} --out {out} --capacity 2000 --threads 1"
+    assert f"<p>Made by <code>{command}</code>.</p>" in page
     assert {path.name for path in out.iterdir()} == {"whatif.json", "whatif.png", "whatif.html"}
 
 
