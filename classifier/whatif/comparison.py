@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,14 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 CALIBRATION = 1 / 3
 """Share of the log's time that nothing is enforced in and that limits are tuned on; also the scorer's warm-up."""
+FINE = 1.05
+"""Ratio to which a capacity that is enough is looked for."""
 LOAD = 0.6
 """Load that legitimate requests make where no capacity is stated."""
 FEWEST = 100
 """Requests with tokens that the measured part needs."""
+ENOUGH = 0.95
+"""Share of legitimate requests in time, were nobody to attack, from which a capacity is enough for a log."""
 ALONE, NONE, BOTSIEVE = "legitimate alone", "no defence", "botsieve"
 
 
@@ -113,6 +118,24 @@ def capacity_for(traffic: Traffic, begins: float, server: Server, load: float = 
     width = length / hours
     place = np.minimum(((traffic.time[ours] - begins) // width).astype(np.int64), hours - 1)
     return float(np.bincount(place, work).max() / width / load)
+
+
+def enough_capacity(traffic: Traffic, defence: Defence, setup: Setup) -> int:
+    """Return about the lowest capacity, tokens/s in two digits, at which `ENOUGH` would be in time, were nobody to attack."""
+
+    def enough(capacity: float) -> bool:
+        larger = replace(setup, server=replace(setup.server, capacity=capacity))
+        alone, _ = outcome(traffic, defence, larger, alone=True)
+        return alone.in_time >= ENOUGH * alone.legitimate
+
+    low, high = setup.server.capacity, 2 * setup.server.capacity
+    while not enough(high):
+        low, high = high, 2 * high
+    while high / low > FINE:
+        middle = (low * high) ** 0.5
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    digit = int(10 ** max(math.floor(math.log10(high)) - 1, 0))
+    return math.ceil(high / digit) * digit
 
 
 def defences(traffic: Traffic, enforced: Enforced, setup: Setup) -> list[Defence]:

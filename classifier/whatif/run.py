@@ -11,17 +11,21 @@ import pyarrow as pa
 
 from classifier.errors import InputError
 from classifier.events import MICROSECONDS
+from classifier.model.wording import percent
 from classifier.policy import Policy
 from classifier.whatif.causal import ROUNDS, Enforced, Score, Solved, enforced
 from classifier.whatif.comparison import (
     CALIBRATION,
+    ENOUGH,
     LOAD,
     Course,
+    Defence,
     Outcome,
     Setup,
     capacity_for,
     check_enough,
     defences,
+    enough_capacity,
     outcome,
 )
 from classifier.whatif.forecast import forecast
@@ -136,9 +140,14 @@ def what_if(
     tried = defences(traffic, run, setup)
     played = [outcome(traffic, tried[0], setup, alone=True)] if traffic.attack.any() else []
     played += [outcome(traffic, defence, setup) for defence in tried]
+    told = [
+        *notes,
+        *_notes(traffic, run, options, server.capacity),
+        *_too_small(traffic, tried[0], setup, played[0][0]),
+    ]
     return WhatIf(
         setup, solving, traffic, run, [one for one, _ in played], [course for _, course in played],
-        forecast(traffic, run, begins), situation(), [*notes, *_notes(traffic, run, options, server.capacity)],
+        forecast(traffic, run, begins), situation(), told,
     )  # fmt: skip
 
 
@@ -150,6 +159,19 @@ def _begins(tables: list[pa.Table], options: Options) -> float:
         raise InputError("the log holds no request that could be read: there is nothing to forecast")
     low, high = np.array(ends).T
     return options.calibration * float(high.max() - low.min()) / MICROSECONDS
+
+
+def _too_small(traffic: Traffic, nothing: Defence, setup: Setup, bare: Outcome) -> list[str]:
+    """Say that the capacity is too small for the log, if it is, and what would do; `bare` is the best there could be."""
+    share = bare.in_time / max(bare.legitimate, 1)
+    if share >= ENOUGH:
+        return []
+    whose = "legitimate requests" if traffic.labelled else "requests"
+    return [
+        f"The capacity of {setup.server.capacity:,.0f} tokens/s is too small for this log: even without an attack only"
+        f" {percent(share)} of the {whose} would be in time. Try --capacity {enough_capacity(traffic, nothing, setup)}, with"
+        f" which at least {100 * ENOUGH:.0f} % would."
+    ]
 
 
 def _notes(traffic: Traffic, run: Enforced, options: Options, capacity: float) -> list[str]:

@@ -101,8 +101,14 @@ def print_table(found: WhatIf, console: Console) -> None:
                 f"{line['requests']:,}", f"{line['touched']:,}", " ".join(line["reasons"]),
             )  # fmt: skip
         console.print(most)
-    for sentence in [*sentences(found), *situation_lines(found.situation), *found.notes]:
+    for sentence in [*sentences(found), *_situation(found), *found.notes]:
         console.print(Text(sentence), soft_wrap=False)
+
+
+def _situation(found: WhatIf) -> list[str]:
+    if found.situation and all(stretch["state"] == "calm" for stretch in found.situation):
+        return ["At no time did botsieve see a surge or an attack."]  # which is not to say that there was none
+    return situation_lines(found.situation)
 
 
 def _caption(found: WhatIf) -> str:

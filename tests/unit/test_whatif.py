@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from rich.console import Console
 
 from classifier.errors import InputError
 from classifier.events import EVENT_SCHEMA, VERDICTS
@@ -17,8 +19,9 @@ from classifier.features.spec import COLUMN, NAMES
 from classifier.model.apply import SCORES, Scored
 from classifier.policy import LOAD, Policy, Thresholds, legitimate_curve
 from classifier.whatif.causal import enforced
-from classifier.whatif.run import Options, what_if
+from classifier.whatif.run import Options, WhatIf, what_if
 from classifier.whatif.solving import Solving
+from classifier.whatif.telling import print_table
 from tests.unit.command_line import Made, done, jsonl, made, refused  # noqa: F401
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36"
@@ -179,6 +182,32 @@ def test_under_attack_a_full_server_takes_known_clients_first(state: str) -> Non
     assert not turned[found.traffic.time < begins].any()
     assert not set(found.traffic.names[found.traffic.client[turned]]) & old
     assert found.outcomes[-1].lost == (found.enforced.refused & found.traffic.legitimate).sum()
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_a_capacity_that_is_too_small_even_without_an_attack_is_named_with_one_that_is_enough(labels: bool) -> None:
+    def played(capacity: float) -> tuple[WhatIf, list[str]]:
+        found = what_if([log(labels=labels)], by_spending, 0.05, Solving(), Options(capacity=capacity))
+        return found, [note for note in found.notes if "too small" in note]
+
+    small, said = played(15.0)
+    assert small.outcomes[0].in_time < 0.95 * small.outcomes[0].legitimate
+    assert "even without an attack" in said[0]
+    stated = int(said[0].partition("Try --capacity ")[2].partition(",")[0])
+    assert played(stated)[1] == []
+    assert played(0.7 * stated)[1]
+
+
+def test_a_calm_service_is_what_botsieve_saw() -> None:
+    """The log has attackers; that nothing stood out is no word on whether there were any."""
+    states = [[{"state": "calm", "since": 0.0, "until": 60.0, "evidence": []}], []]
+    for calm in states:
+        found = what_if([log()], by_spending, 0.05, Solving(), Options(), situation=lambda calm=calm: calm)
+        console = Console(file=io.StringIO(), width=80)
+        print_table(found, console)
+        told = console.file.getvalue()  # type: ignore[attr-defined]
+        assert ("At no time did botsieve see a surge or an attack." in told) == bool(calm)
+        assert "calm" not in told
 
 
 def test_a_log_without_labels_is_forecast_as_legitimate() -> None:
