@@ -15,7 +15,10 @@ from classifier.whatif.run import WhatIf
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
+WIDEST = 1_000
+"""Characters that a table may take."""
 TEMPLATE = Path(__file__).with_name("whatif.html")
 
 
@@ -74,35 +77,46 @@ def cells(outcome: Outcome) -> list[str]:
 
 
 def print_table(found: WhatIf, console: Console) -> None:
-    """Print the table of defences, who would be touched, and the sentences; fits 80 columns."""
+    """Print the table of defences, who would be touched, and the sentences."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), caption=_caption(found), caption_justify="left"
-    )
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("defence", no_wrap=True)
     for name in COLUMNS:
-        table.add_column(name, justify="right")
+        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     for outcome in found.outcomes:
         table.add_row(outcome.name, *cells(outcome), style="bold" if outcome.name == BOTSIEVE else "")
-    console.print(table)
+    _show_table(table, console)
+    console.print(_caption(found), style="italic dim")
     clients = found.forecast["clients"][:8]
     if clients:
-        most = Table(
-            box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title="Most touched", title_justify="left"
-        )
-        for name in ("client", "kind" if found.traffic.labelled else "software", "requests", "touched", "reasons"):
-            most.add_column(name, justify="right" if name in ("requests", "touched") else "left", overflow="fold")
+        most = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+        for name in ("most touched", "kind" if found.traffic.labelled else "software"):
+            most.add_column(name, no_wrap=True)
+        for name in ("requests", "touched"):
+            most.add_column(name, justify="right", no_wrap=True)
+        most.add_column("reasons")
         for line in clients:
             most.add_row(
-                Text(wording.printable(line["client"], 24)), Text(line["family"] or line["software"]),
-                f"{line['requests']:,}", f"{line['touched']:,}", " ".join(line["reasons"]),
+                Text(line["client"]), Text(line["family"] or line["software"]), f"{line['requests']:,}",
+                f"{line['touched']:,}", Text(" ".join(line["reasons"])),
             )  # fmt: skip
-        console.print(most)
+        words = [["reasons"], *(line["reasons"] for line in clients)]
+        longest = max(len(" ".join(some)) for some in words)
+        _show_table(most, console, spare=longest - max(len(word) for some in words for word in some))
     for sentence in [*sentences(found), *_situation(found), *found.notes]:
         console.print(Text(sentence), soft_wrap=False)
+
+
+def _show_table(table: Table, console: Console, spare: int = 0) -> None:
+    """Print a table as wide as it is: a cell that is cut tells nothing. Its last column can `spare` so much to a terminal."""
+    from rich.measure import Measurement
+
+    width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+    table.width = max(width - spare, min(width, console.width)) if console.is_terminal else width
+    console.print("", table, "", sep="\n", crop=False)
 
 
 def _situation(found: WhatIf) -> list[str]:

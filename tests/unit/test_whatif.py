@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from classifier.policy import LOAD, Policy, Thresholds, legitimate_curve
 from classifier.whatif.causal import enforced
 from classifier.whatif.run import Options, WhatIf, what_if
 from classifier.whatif.solving import Solving
-from classifier.whatif.telling import print_table
+from classifier.whatif.telling import cells, print_table
 from tests.unit.command_line import Made, done, jsonl, made, refused  # noqa: F401
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36"
@@ -208,6 +209,26 @@ def test_a_calm_service_is_what_botsieve_saw() -> None:
         told = console.file.getvalue()  # type: ignore[attr-defined]
         assert ("At no time did botsieve see a surge or an attack." in told) == bool(calm)
         assert "calm" not in told
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("width", [20, 60, 80])
+def test_no_terminal_is_too_narrow_for_a_name_or_a_figure(width: int, terminal: bool) -> None:
+    events = log()
+    accounts = pa.array(
+        [f"account-{address}-of-a-customer-with-a-long-name" for address in events.column("ip").to_pylist()]
+    )
+    place = events.schema.get_field_index("account")
+    found = what_if([events.set_column(place, "account", accounts)], by_spending, 0.05, Solving(), Options())
+    told = io.StringIO()
+    print_table(found, Console(file=told, width=width, force_terminal=terminal, color_system=None))
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", told.getvalue()).splitlines()
+    for line in found.forecast["clients"][:8]:
+        (row,) = (shown for shown in lines if shown.startswith(f"{line['client']} "))
+        assert row.split()[1:5] == [line["family"], str(line["requests"]), str(line["touched"]), "tokens"]
+    assert "…" not in told.getvalue()
+    for outcome in found.outcomes:
+        assert " ".join([outcome.name, *cells(outcome)]) in [" ".join(line.split()) for line in lines]
 
 
 def test_a_log_without_labels_is_forecast_as_legitimate() -> None:
