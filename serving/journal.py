@@ -3,7 +3,7 @@
 Rows go to a thread of their own, which appends them to a segment (`….part`, an Arrow stream) at least once a second and turns it
 into a Parquet file when it is large or old. A crash loses at most the last second: a segment that was left behind becomes a
 Parquet file at the next start, and one whose end could not be written becomes it with the next segment. Rows that cannot be
-written are counted and dropped; no request waits for the disk, and memory has a bound.
+written are counted and dropped; no request waits for the disk, and memory has a bound: files are read and written in row groups.
 `classifier.logs.journal` reads it back.
 """
 
@@ -14,15 +14,17 @@ import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from ipaddress import IPv6Address
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -54,6 +56,10 @@ WAITING_ROWS = 262_144
 WAITING_CHARACTERS = 64_000_000
 """Characters of texts that may wait, of the rows after the first `UNCOUNTED_ROWS`: a quick disk costs no counting."""
 UNCOUNTED_ROWS = 4_096
+FILE_BYTES = 128 << 20
+"""Bytes of a segment after which it becomes a file: how long the texts are is up to clients."""
+GROUP_BYTES = 16 << 20
+"""Bytes of a row group; a file is turned into another one group at a time."""
 FLUSH_S = 1.0
 PART, WRITING = ".part", ".writing"
 _PSEUDONYMS = int(IPv6Address("fdb0:75::"))
@@ -85,7 +91,7 @@ class Journal:
 
         `run` names this start and `first` is its first serial number; `now` gives Unix seconds. `tally` counts rows
         "written", "dropped" and "failed". Files older than `days` are removed; one is finished at `rows_per_file` or
-        after `file_s`. Raises OSError where nothing can be written.
+        `FILE_BYTES`, or after `file_s`. Raises OSError where the folder cannot be made.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._run, self._first, self._now, self._tally = folder, run, first, now, tally
@@ -173,57 +179,65 @@ class Journal:
     def close(self) -> None:
         """Write what is left and finish the file."""
         self.flush()
-        self._thread.submit(self._try_rotate)
+        self._thread.submit(self._rotate)
         self._thread.shutdown()
 
     # --- what is done with it (the thread) -------------------------------------------------------------------------------
 
     def _write(self, rows: list[tuple[Any, ...]], characters: int) -> None:
         try:
-            if self._segment is None:
-                self._segment = self._begin()
             columns = [
                 pa.array(values, field.type) for values, field in zip(zip(*rows, strict=True), TRANSITIONS, strict=True)
             ]
-            self._segment.write(pa.record_batch(columns, schema=self._schema))
+            self._append(pa.record_batch(columns, schema=self._schema))
             self._tally["written"] += len(rows)
         except Exception as error:  # whatever it is: nobody looks at what this thread raises
             self._tally["failed"] += len(rows)
-            self._failed(error)
-            self._try_rotate()
+            log.error("journal failed", extra={"why": _why(error)})
         finally:
             self._settled += len(rows)
             self._settled_characters += characters
         segment = self._segment
-        if segment is not None and (segment.rows >= self._most or time.monotonic() - segment.began >= self._longest):
-            self._try_rotate()
-
-    def _failed(self, error: Exception) -> None:
-        told = error.strerror if isinstance(error, OSError) else None  # another's text may hold what a row does
-        log.error("journal failed", extra={"why": told or type(error).__name__})
-
-    def _try_rotate(self) -> None:
-        """Finish the file; what cannot be stays a segment until the next one is finished."""
-        try:
+        if segment is not None and (
+            segment.rows >= self._most
+            or segment.bytes >= FILE_BYTES
+            or time.monotonic() - segment.began >= self._longest
+        ):
             self._rotate()
-        except Exception as error:
-            self._failed(error)
+
+    def _append(self, batch: pa.RecordBatch) -> None:
+        """Add rows to the segment. One whose end cannot be written is left for `_rotate`, and the next rows begin another."""
+        segment, self._segment = self._segment or self._begin(), None
+        try:
+            segment.write(batch)
+        except BaseException:
+            segment.abandon()
+            raise
+        self._segment = segment
 
     def _begin(self) -> _Segment:
         stamp = datetime.fromtimestamp(self._now(), UTC).strftime("%Y%m%dT%H%M%SZ")
         self._number += 1
         return _Segment(self._folder / f"{stamp}-{self._run}-{self._number:06d}{PART}", self._schema)
 
-    def _rotate(self) -> None:
-        """Finish the segment, and those that could not be finished before. Raises OSError."""
+    def _rotate(self) -> list[str]:
+        """Finish the segment, and those that could not be finished before; return which still cannot be, and why."""
         segment, self._segment = self._segment, None
         if segment is not None:
-            with suppress(OSError):
+            with suppress(OSError, pa.ArrowException):
                 segment.close()
-        for torn in self._folder.glob(f"*{WRITING}"):  # of a killed service; what it was made of is there
-            torn.unlink()
-        for part in sorted(self._folder.glob(f"*{PART}")):
-            _finish(part)
+        left = []
+        torn = self._folder.glob(f"*{WRITING}")  # of a killed service; what it was made of is there
+        for path in chain(torn, sorted(self._folder.glob(f"*{PART}"))):
+            try:
+                if path.suffix == PART:
+                    _finish(path)
+                else:
+                    path.unlink()
+            except Exception as error:  # the others are finished all the same
+                log.error("journal failed", extra={"why": _why(error), "file": path.name})
+                left.append(f"{path.name}: {_why(error)}")
+        return left
 
     def _expire(self) -> None:
         oldest = time.time() - self._days * 86_400.0
@@ -233,36 +247,34 @@ class Journal:
                     path.unlink()
 
     def _forget(self, keys: list[int]) -> bool:
-        self._rotate()
+        left = self._rotate()
         found = False
         serials = np.zeros(0, np.int64)  # of their arrivals so far: what ended them may lie in a later file
         run: bytes | None = None
-        left: list[str] = []
         for path in files_of(self._folder):
             try:
                 if not is_journal(path):
                     continue
                 with pq.ParquetFile(path) as file:
-                    table = file.read()
-                told = table.schema.metadata or {}
-                if told.get(RUN) != run:  # from its first number on, a start gives numbers out anew
-                    run = told.get(RUN)
-                    serials = serials[serials < int(told.get(FIRST, b"0"))]
-                theirs = pc.fill_null(pc.is_in(table.column("client_key"), pa.array(keys, pa.uint64())), False)
-                serials = np.union1d(serials, table.column("serial").filter(theirs).to_numpy())
-                ended = pc.and_(
-                    pc.is_in(table.column("serial"), pa.array(serials)), pc.not_equal(table.column("kind"), ARRIVAL)
-                )
-                gone = pc.or_(theirs, ended)
-                if pc.any(gone).as_py():
-                    found = True
-                    age = path.stat()
-                    _replace(path, table.filter(pc.invert(gone)))
-                    os.utime(path, (age.st_mtime, age.st_mtime))  # it keeps its age
-            except (OSError, pa.ArrowException, LogError):
-                left.append(path.name)
+                    table = file.read(["kind", "serial", "client_key"])
+                    told = file.schema_arrow.metadata or {}
+                    if told.get(RUN) != run:  # from its first number on, a start gives numbers out anew
+                        run = told.get(RUN)
+                        serials = serials[serials < int(told.get(FIRST, b"0"))]
+                    theirs = pc.fill_null(pc.is_in(table.column("client_key"), pa.array(keys, pa.uint64())), False)
+                    serials = np.union1d(serials, table.column("serial").filter(theirs).to_numpy())
+                    ended = pc.and_(
+                        pc.is_in(table.column("serial"), pa.array(serials)), pc.not_equal(table.column("kind"), ARRIVAL)
+                    )
+                    gone = pc.or_(theirs, ended).to_numpy()
+                    if gone.any():
+                        found = True
+                        age = path.stat().st_mtime  # it keeps it
+                        _put(path, file.schema_arrow, _without(file, gone), age)
+            except (OSError, pa.ArrowException, LogError) as error:
+                left.append(f"{path.name}: {_why(error)}")
         if left:
-            raise OSError(f"{left[0]} and {len(left) - 1} others" if len(left) > 1 else left[0])
+            raise OSError(f"{left[0]}; and {len(left) - 1} others" if len(left) > 1 else left[0])
         return found
 
 
@@ -270,7 +282,7 @@ class _Segment:
     """A file that rows are appended to; what has been written can be read after a crash."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self.path, self.rows, self.began = path, 0, time.monotonic()
+        self.path, self.rows, self.bytes, self.began = path, 0, 0, time.monotonic()
         self._file = path.open("xb")
         self._writer = pa.ipc.new_stream(self._file, schema)
 
@@ -278,6 +290,7 @@ class _Segment:
         self._writer.write_batch(batch)
         self._file.flush()
         self.rows += batch.num_rows
+        self.bytes = self._file.tell()
 
     def close(self) -> None:
         try:
@@ -285,32 +298,81 @@ class _Segment:
         finally:
             self._file.close()
 
+    def abandon(self) -> None:
+        """Close it where it cannot be written to; without a row there is nothing to keep of it."""
+        with suppress(OSError, pa.ArrowException):
+            self.close()
+        if not self.rows:
+            with suppress(OSError):
+                self.path.unlink()
+
+
+def _why(error: Exception) -> str:
+    told = error.strerror if isinstance(error, OSError) else None  # another's text may hold what a row does
+    return told or type(error).__name__
+
 
 def _finish(part: Path) -> None:
-    """Turn a segment into a Parquet file; what was torn off at its end is left out. The segment goes when that is on disk."""
-    batches: list[pa.RecordBatch] = []
-    with (
-        part.open("rb") as file,
-        suppress(StopIteration, pa.ArrowException, OSError),
-        pa.ipc.open_stream(file) as stream,
-    ):
-        while True:
-            batches.append(stream.read_next_batch())
-    if batches:
-        _replace(part.with_suffix(".parquet"), pa.Table.from_batches(batches))
-    part.unlink(missing_ok=True)
+    """Turn a segment into a Parquet file of the same age, then remove it.
+
+    It stays where that fails, or where it is damaged before its end; what was torn off there is left out.
+    """
+    batches = _batches(part)
+    first = next(batches, None)
+    if first is not None:
+        age = part.stat().st_mtime
+        _put(part.with_suffix(".parquet"), first.schema, chain([first], batches), age)
+    part.unlink()
 
 
-def _replace(path: Path, table: pa.Table) -> None:
+def _batches(part: Path) -> Iterator[pa.RecordBatch]:
+    """Yield what a segment holds, as far as it was written."""
+    with part.open("rb") as file:
+        try:
+            with pa.ipc.open_stream(file) as stream:
+                yield from stream
+        except (pa.ArrowException, OSError) as error:
+            system = isinstance(error, OSError) and error.errno is not None  # Arrow's own have no number
+            if system or file.tell() < part.stat().st_size:
+                raise
+
+
+def _without(file: pq.ParquetFile, gone: npt.NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:
+    """Yield a file without the rows that are `gone`."""
+    begin = 0
+    for batch in file.iter_batches(BATCH_ROWS):
+        yield batch.filter(pa.array(~gone[begin : begin + batch.num_rows]))
+        begin += batch.num_rows
+
+
+def _put(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch], age: float) -> None:
+    """Write a Parquet file, whole and on disk, or leave what was there; its time becomes `age` (Unix s)."""
     partial = path.with_suffix(WRITING)
     try:
         with partial.open("wb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+            with pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer:
+                for group in _groups(batches):
+                    writer.write_table(pa.Table.from_batches(group, schema))
             file.flush()
             os.fsync(file.fileno())
+        os.utime(partial, (age, age))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Yield batches together, about `GROUP_BYTES` each time."""
+    group: list[pa.RecordBatch] = []
+    size = 0
+    for batch in batches:
+        group.append(batch)
+        size += batch.nbytes
+        if size >= GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
 
 
 _IP, _ACCOUNT = ARRIVAL_FIELDS.index("ip"), ARRIVAL_FIELDS.index("account")
