@@ -61,6 +61,8 @@ FILE_BYTES = 128 << 20
 GROUP_BYTES = 16 << 20
 """Bytes of a row group; a file is turned into another one group at a time."""
 FLUSH_S = 1.0
+BELIEVED_S = 86_400.0
+"""By how much the machine's clock may be ahead of the newest file where old ones are removed."""
 PART, WRITING = ".part", ".writing"
 _PSEUDONYMS = int(IPv6Address("fdb0:75::"))
 """Addresses are written as those of this network, which is nobody's (RFC 4193), with the keyed hash as the lower half."""
@@ -240,10 +242,15 @@ class Journal:
         return left
 
     def _expire(self) -> None:
-        oldest = time.time() - self._days * 86_400.0
+        """Remove what is too old. A clock that is far ahead of the newest file is not believed: machines start with any date."""
+        ages: dict[Path, float] = {}
         for path in files_of(self._folder):
+            with suppress(OSError):
+                ages[path] = path.stat().st_mtime
+        oldest = min(time.time(), max(ages.values(), default=0.0) + BELIEVED_S) - self._days * 86_400.0
+        for path, age in ages.items():
             with suppress(OSError, LogError):
-                if path.stat().st_mtime < oldest and is_journal(path):
+                if age < oldest and is_journal(path):
                     path.unlink()
 
     def _forget(self, keys: list[int]) -> bool:

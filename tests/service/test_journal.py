@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -509,6 +510,22 @@ def test_old_files_go_and_what_is_no_journal_stays(tmp_path: Path) -> None:
         os.utime(path, (START, START))
     made._thread.submit(made._expire).result()
     assert set(files_of(tmp_path)) == {middle, newest, tmp_path / "other.parquet"}
+    made.close()
+
+
+def test_a_clock_that_is_far_ahead_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = killed(tmp_path, 1)
+    age = part.stat().st_mtime
+    monkeypatch.setattr(writing.time, "time", lambda: age + 40 * 86_400.0)
+    made = Journal(tmp_path, "b", 0, lambda: START, Counter(), days=30)
+    (file,) = files_of(tmp_path)
+    made._expire()
+    assert file.exists()
+    os.utime(file, (age - 30 * 86_400.0, age - 30 * 86_400.0))
+    shutil.copyfile(file, tmp_path / "newer.parquet")  # a service that went on for a month
+    os.utime(tmp_path / "newer.parquet", (age, age))
+    made._expire()
+    assert files_of(tmp_path) == [tmp_path / "newer.parquet"]
     made.close()
 
 
