@@ -173,10 +173,21 @@ class Journal:
             await asyncio.sleep(FLUSH_S)
 
     async def forget(self, clients: Collection[str]) -> bool:
-        """Remove clients (16 hex digits each) from every file; return whether one was in it. Raises OSError."""
+        """Remove clients (16 hex digits each) from every file; return whether one was in it. Raises OSError.
+
+        It is done a file at a time, and what is waiting is written in between.
+        """
         self.flush()
-        keys = [int(client, 16) for client in clients]
-        return await asyncio.wrap_future(self._thread.submit(self._forget, keys))
+        left = await asyncio.wrap_future(self._thread.submit(self._rotate))
+        forgotten = _Forgotten([int(client, 16) for client in clients])
+        for path in files_of(self._folder):
+            try:
+                await asyncio.wrap_future(self._thread.submit(forgotten.leave, path))
+            except (OSError, pa.ArrowException, LogError) as error:
+                left.append(f"{path.name}: {_why(error)}")
+        if left:
+            raise OSError(f"{left[0]}; and {len(left) - 1} others" if len(left) > 1 else left[0])
+        return forgotten.found
 
     def close(self) -> None:
         """Write what is left and finish the file."""
@@ -253,36 +264,34 @@ class Journal:
                 if age < oldest and is_journal(path):
                     path.unlink()
 
-    def _forget(self, keys: list[int]) -> bool:
-        left = self._rotate()
-        found = False
-        serials = np.zeros(0, np.int64)  # of their arrivals so far: what ended them may lie in a later file
-        run: bytes | None = None
-        for path in files_of(self._folder):
-            try:
-                if not is_journal(path):
-                    continue
-                with pq.ParquetFile(path) as file:
-                    table = file.read(["kind", "serial", "client_key"])
-                    told = file.schema_arrow.metadata or {}
-                    if told.get(RUN) != run:  # from its first number on, a start gives numbers out anew
-                        run = told.get(RUN)
-                        serials = serials[serials < int(told.get(FIRST, b"0"))]
-                    theirs = pc.fill_null(pc.is_in(table.column("client_key"), pa.array(keys, pa.uint64())), False)
-                    serials = np.union1d(serials, table.column("serial").filter(theirs).to_numpy())
-                    ended = pc.and_(
-                        pc.is_in(table.column("serial"), pa.array(serials)), pc.not_equal(table.column("kind"), ARRIVAL)
-                    )
-                    gone = pc.or_(theirs, ended).to_numpy()
-                    if gone.any():
-                        found = True
-                        age = path.stat().st_mtime  # it keeps it
-                        _put(path, file.schema_arrow, _without(file, gone), age)
-            except (OSError, pa.ArrowException, LogError) as error:
-                left.append(f"{path.name}: {_why(error)}")
-        if left:
-            raise OSError(f"{left[0]}; and {len(left) - 1} others" if len(left) > 1 else left[0])
-        return found
+
+class _Forgotten:
+    """Takes clients out of files, which are to be given in their order."""
+
+    def __init__(self, keys: list[int]) -> None:
+        self.found = False
+        self._keys = pa.array(keys, pa.uint64())
+        self._serials = np.zeros(0, np.int64)  # of their arrivals so far: what ended them may lie in a later file
+        self._run: bytes | None = None
+
+    def leave(self, path: Path) -> None:
+        """Take them out of a file, if it is of a journal. Raises OSError, ArrowException or LogError."""
+        if not is_journal(path):
+            return
+        with pq.ParquetFile(path) as file:
+            table = file.read(["kind", "serial", "client_key"])
+            told = file.schema_arrow.metadata or {}
+            if told.get(RUN) != self._run:  # from its first number on, a start gives numbers out anew
+                self._run = told.get(RUN)
+                self._serials = self._serials[self._serials < int(told.get(FIRST, b"0"))]
+            serial = table.column("serial")
+            theirs = pc.fill_null(pc.is_in(table.column("client_key"), self._keys), False)
+            self._serials = np.union1d(self._serials, serial.filter(theirs).to_numpy())
+            ended = pc.and_(pc.is_in(serial, pa.array(self._serials)), pc.not_equal(table.column("kind"), ARRIVAL))
+            gone = pc.or_(theirs, ended).to_numpy()
+            if gone.any():
+                self.found = True
+                _put(path, file.schema_arrow, _without(file, gone), path.stat().st_mtime)
 
 
 class _Segment:

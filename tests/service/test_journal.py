@@ -221,6 +221,27 @@ def test_forgetting_removes_a_client_and_what_ended_its_requests(judge: Judge, t
     assert read_log([folder]).num_rows == 21
 
 
+def test_rows_are_written_while_a_client_is_taken_out_of_many_files(tmp_path: Path) -> None:
+    tally: Counter[str] = Counter()
+    made = Journal(tmp_path, "a", 0, lambda: START, tally, days=30)
+    for number in range(5):
+        ends(made, range(10 * number, 10 * number + 10))
+        made._thread.submit(made._rotate).result()
+    seen, leave = [], writing._Forgotten.leave
+
+    def slow(self: Any, path: Path) -> None:
+        seen.append(tally["written"])
+        made.ended(1000 + len(seen), 0, None)
+        made.flush()
+        leave(self, path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writing._Forgotten, "leave", slow)
+        assert not asyncio.run(made.forget(["00" * 8]))
+    made.close()
+    assert seen == [50, 51, 52, 53, 54]
+
+
 def test_what_a_killed_service_left_is_finished_at_the_next_start(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
     now = Moment()
     app = live(judge, tmp_path, now)
