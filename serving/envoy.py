@@ -21,7 +21,7 @@ from classifier.errors import InputError
 from classifier.logs.litellm import max_tokens_of, prompt_of
 from serving.authorize import STATUS, TOKEN_HEADER, Authorize, carried_pass, size_of, text_of
 from serving.envoy_messages import CheckRequest, CheckResponse, LogMessage, LogResponse
-from serving.gate import Completion, Gate, Live, LiveEvent, Rejected
+from serving.gate import Completion, Gate, Live, LiveEvent, Rejected, Tallies
 from serving.hot import load_of
 from serving.problems import Problem
 
@@ -54,6 +54,7 @@ class Envoy:
         server = grpc.aio.server(
             options=[("grpc.max_receive_message_length", limit), ("grpc.so_reuseport", 0)],
             maximum_concurrent_rpcs=settings.max_connections,
+            interceptors=(_Door(self._access, self._gate.tallies),),
         )
         check: Any = grpc.unary_unary_rpc_method_handler(self._check)
         logs: Any = grpc.stream_unary_rpc_method_handler(self._logs)
@@ -159,19 +160,37 @@ class Envoy:
     # --- who may speak ---------------------------------------------------------------------------------------------------
 
     def _admit(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-        """Raise Problem unless the gateway is trusted and carries the token."""
+        """Raise Problem unless the gateway is trusted; that it carries the token has been seen to at the door."""
         kind, _, address = unquote(context.peer()).partition(":")
         if kind not in ("ipv4", "ipv6") or not self._authorize.forwarded.trusts(_bare(address)):
             raise Problem(403, "untrusted", "the gateway's address is not within trusted_proxies")
-        given = dict(context.invocation_metadata() or ()).get(TOKEN_HEADER.decode())
-        if not self._access.token_fits(given.encode() if isinstance(given, str) else given):
-            raise Problem(401, "token", f"the gateway must send the service's token as {TOKEN_HEADER.decode()}")
 
     async def _refuse(self, problem: Problem, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
         self._gate.tallies.rejected[problem.reason] += 1
-        code = {401: grpc.StatusCode.UNAUTHENTICATED, 403: grpc.StatusCode.PERMISSION_DENIED}
-        await context.abort(code.get(problem.status, grpc.StatusCode.INVALID_ARGUMENT), problem.detail)
+        code = grpc.StatusCode.PERMISSION_DENIED if problem.status == 403 else grpc.StatusCode.INVALID_ARGUMENT
+        await context.abort(code, problem.detail)
         raise AssertionError("abort has raised")
+
+
+class _Door(grpc.aio.ServerInterceptor):
+    """Turns away who has no token before a message is waited for: a call that never sends one would keep its place."""
+
+    def __init__(self, access: Access, tallies: Tallies) -> None:
+        self._access, self._tallies = access, tallies
+
+    async def intercept_service(self, continuation: Any, details: Any) -> Any:
+        """Return who serves a call."""
+        given = dict(details.invocation_metadata or ()).get(TOKEN_HEADER.decode())
+        if self._access.token_fits(given.encode() if isinstance(given, str) else given):
+            return await continuation(details)
+        self._tallies.rejected["token"] += 1
+        return grpc.stream_unary_rpc_method_handler(_turned_away)
+
+
+async def _turned_away(_: Any, context: Any) -> NoReturn:
+    detail = f"the gateway must send the service's token as {TOKEN_HEADER.decode()}"
+    await context.abort(grpc.StatusCode.UNAUTHENTICATED, detail)
+    raise AssertionError("abort has raised")
 
 
 class _Body(msgspec.Struct):

@@ -169,6 +169,20 @@ def test_only_a_trusted_gateway_with_the_token_is_heard(judge: Judge) -> None:  
     assert app.gate.engine.arrivals == 0
 
 
+def test_who_has_no_token_keeps_no_place(judge: Judge) -> None:  # noqa: F811
+    async def talk(caller: Caller) -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{caller.app.envoy.port}") as channel:
+            begin = channel.stream_unary(f"/{AUTHORIZATION}/Check")  # a call whose message never comes
+            silent = [begin(metadata=_metadata("wrong token of the client")) for _ in range(12)]
+            codes = [await asyncio.wait_for(call.code(), 10) for call in silent]
+        assert set(codes) <= {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert isinstance(await caller.check(asked()), CheckResponse)
+
+    app = spoken(judge, talk, max_connections=4)
+    assert set(app.gate.tallies.rejected) == {"token"}
+    assert app.gate.engine.arrivals == 1
+
+
 BODIES = [
     b"", b"{", b"[]", b"7", b"\xff\xfe", b"{}" + b" " * 100, b'{"model": 7, "messages": 7, "max_tokens": "x"}',
     b'{"messages": [{"role": "user", "content": [{"text": 7}, {"text": "a"}]}, 7]}', b'{"max_tokens": 1e400}',
