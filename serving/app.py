@@ -11,8 +11,8 @@ import logging
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -240,16 +240,28 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         log.info("listening for Envoy", extra={"port": app.envoy.port})
     yield
     if app.envoy is not None:
-        await app.envoy.stop()
+        with _going_on():
+            await app.envoy.stop()
     for task in tasks:
         task.cancel()
-        with suppress(asyncio.CancelledError):
+        with _going_on(), suppress(asyncio.CancelledError):
             await task
     if app.keeper is not None:
-        await app.keeper.close()
+        with _going_on():
+            await app.keeper.close()
     for close in app.closers:
-        close()
+        with _going_on():
+            close()
     log.info("stopped")
+
+
+@contextmanager
+def _going_on() -> Iterator[None]:
+    """Log what goes wrong while the service stops: the rest is closed all the same."""
+    try:
+        yield
+    except Exception as error:
+        log.error("something could not be stopped in order", exc_info=error)
 
 
 def _journal(gate: Gate, now: Callable[[], float], *, given: bool) -> Journal | None:

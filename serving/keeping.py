@@ -57,7 +57,7 @@ class Keeper:
 
     async def write(self) -> None:
         """Write a snapshot in pieces, requests in between. A failure is counted and logged, and changes nothing."""
-        with suppress(OSError):
+        with suppress(Exception):
             async with self._writing:
                 await self._write()
 
@@ -92,7 +92,7 @@ class Keeper:
         if self._gate.engine.start is None:
             return
         began = self._now()
-        with suppress(OSError):
+        with suppress(Exception):
             with self._counted():
                 size = self._snapshots.save(self._gate.engine, began, lambda: self._gate.runs)
             self._written(size, began)
@@ -104,10 +104,16 @@ class Keeper:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """Count and log a failure of the disk."""
+        """Count and log a failure: of the disk, or whatever else (no thread, no memory)."""
         try:
             yield
         except OSError as error:
-            self._gate.tallies.snapshots["failed"] += 1
-            log.error("snapshot failed", extra={"why": error.strerror or str(error)})
+            self._failed(error.strerror or str(error), None)
             raise
+        except Exception as error:
+            self._failed(type(error).__name__, error)
+            raise
+
+    def _failed(self, why: str, error: Exception | None) -> None:
+        self._gate.tallies.snapshots["failed"] += 1
+        log.error("snapshot failed", exc_info=error, extra={"why": why})

@@ -116,6 +116,64 @@ def test_a_snapshot_between_requests_is_counted_and_a_full_disk_too(
     assert 'botsieve_snapshots_total{result="failed"} 2.0' in metrics
 
 
+def test_any_failure_is_counted_and_snapshots_go_on(
+    judge: Judge,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    app, keeper = seen(judge, tmp_path)
+    begin, times = Writer.__init__, 0
+
+    def once(self: Writer, folder: Path) -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            raise RuntimeError("can't start new thread")
+        begin(self, folder)
+
+    monkeypatch.setattr(Writer, "__init__", once)
+
+    async def run() -> None:
+        task = asyncio.create_task(keeper.keep(0.01))
+        while not app.gate.tallies.snapshots["written"]:
+            await asyncio.sleep(0.01)
+            assert not task.done()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        await keeper.close()
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+    assert app.gate.tallies.snapshots["failed"] == 1
+
+
+def test_a_service_stops_in_order_whatever_has_failed(
+    judge: Judge,  # noqa: F811
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    app, _ = seen(judge, tmp_path)
+    closed: list[str] = []
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    def failing() -> None:
+        raise RuntimeError("broken")
+
+    app.recent.keep = broken  # type: ignore[method-assign]
+    app.closers = [failing, lambda: closed.append("last")]
+
+    async def run() -> None:
+        async with app.router.lifespan_context(app):
+            await asyncio.sleep(0)
+
+    asyncio.run(run())
+    assert closed == ["last"]
+    assert app.gate.tallies.snapshots["written"] == 1
+    assert sum("stopped in order" in record.message for record in caplog.records) == 2
+
+
 def test_stopping_waits_for_the_snapshot_that_is_being_written(
     judge: Judge,  # noqa: F811
     tmp_path: Path,
