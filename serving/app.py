@@ -45,13 +45,17 @@ from serving.records import Lines
 from serving.settings import Settings
 from serving.snapshot import Clock, Snapshots
 from serving.status import Status
-from serving.steady import Steady
+from serving.steady import LEAP_S, Steady
 from serving.switch import Switch
 
 log = logging.getLogger("botsieve.serving")
 
 OPEN = ("/healthz", "/readyz", "/v1/challenge/")
 """Paths that need no token: health, and what clients themselves ask for."""
+
+EXPIRED, EXPIRED_S = 2_048, 2 * LEAP_S
+"""Requests that may expire each second while nobody comes, and for how long they must have been due: what has been read and not
+yet processed is never so old, nor does the clock go back so far."""
 
 
 class Service(FastAPI):
@@ -194,6 +198,7 @@ def _watched(app: Service, now: Callable[[], float]) -> None:
     app.recent, app.drift = Recent(now), Drift(gate)
     if settings.clock == "server":
         app.recent.beats.append(lambda: app.observer.watch.advance(round(now() * MICROSECONDS)))
+        app.recent.beats.append(lambda: gate.engine.expire((now() - EXPIRED_S) * MICROSECONDS, EXPIRED))
     gate.hooks.answered = app.recent.answered
     app.recent.followers.append(app.drift.follow)
     app.metrics.registry.register(app.drift)

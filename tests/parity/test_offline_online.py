@@ -117,6 +117,7 @@ def play_online(engine_tables: Tables, script: list[tuple[str, Event, int]]) -> 
     journal = Journal([], [], [])
     engine = Engine(engine_tables, record=lambda *transition: journal.transitions.append(transition), pending_limit=5)
     for action, event, choice in script:
+        engine.expire(START * MICROSECONDS + choice * 1_700_000.0, choice % 3)  # in quiet times, before who comes next
         if action == "arrive":
             prepared = PREPARER.arrival(event)
             journal.events.append(prepared)
@@ -258,6 +259,7 @@ def test_a_log_scored_in_chunks_equals_the_log_replayed_request_by_request(engin
 
     online, serials = Engine(engine_tables), {}
     for time, row, action in in_order(log):
+        online.expire(time, row % 3)
         if action == "arrive":
             serials[row], features = online.arrive(PREPARER.arrival(log[row]))
             assert same(features, rows[row])

@@ -106,6 +106,8 @@ def played(app: Service, now: Moment, count: int, seed: int = 0) -> list[str]:
     pool = iter(mixed_events(count * 3, seed))
     for _ in range(count):
         now.seconds += float(rng.choice([0.0, 0.000001, 0.4, 30.0, 700.0], p=[0.3, 0.1, 0.4, 0.17, 0.03]))
+        for beat in app.recent.beats if rng.random() < 0.5 else ():
+            beat()
         events = [sent(next(pool)) for _ in range(int(rng.choice([1, 1, 3])))]
         reply = post(client, "/v1/decide", events[0]) if len(events) == 1 else post(client, "/v1/decide/batch", events)
         assert reply.status_code == 200, reply.text

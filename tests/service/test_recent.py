@@ -87,3 +87,26 @@ def test_a_follower_that_fails_changes_no_answer(judge: Judge) -> None:  # noqa:
     app.recent.pass_on()
     assert seen == [1], "the others go on"
     assert "botsieve_follow_failures 2.0" in client.get("/metrics").text
+
+
+def test_requests_expire_while_nobody_comes_some_at_a_time(
+    judge: Judge,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("serving.app.EXPIRED", 3)
+    moment = Moment()
+    app = service(judge, moment)
+    client = client_of(app)
+    for number in range(5):
+        post(client, "/v1/decide", event(ip=f"10.0.0.{number}"))
+    left = []
+    for pause in (600.0, 11.0, 1.0):
+        moment.seconds += pause
+        for beat in app.recent.beats:
+            beat()
+        left.append(app.gate.engine.in_flight)
+    assert left == [5, 2, 0]
+    assert post(client, "/v1/decide", event(ip="10.0.0.1")).status_code == 200
+    assert app.gate.engine.in_flight == 1
+    app = service(judge, moment, clock="event")
+    assert not app.recent.beats, "time is that of the events"
