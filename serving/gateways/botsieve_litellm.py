@@ -27,6 +27,8 @@ from starlette.requests import Request
 
 MOST_OPEN = 100_000
 """Calls that are remembered until they end; beyond it the oldest end untold, and expire in botsieve."""
+MOST_SAME = 1_000
+"""The same, of the calls to which a client gave one id."""
 MOST_PROMPT = 100_000
 MOST_TEXT = 2_000
 """Characters of a header, a path or a pass; botsieve reads no more of them, and refuses what is far more."""
@@ -50,8 +52,8 @@ class BotsieveGuardrail(CustomGuardrail):
         self._closed = fail_mode == "closed"
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=float(timeout_s), trust_env=False)
-        self._open: OrderedDict[str, tuple[str, float]] = OrderedDict()  # call: id of the decision, when it began
-        self._refused: OrderedDict[str, None] = OrderedDict()  # calls that this guardrail refused
+        self._open: OrderedDict[str, list[Any]] = OrderedDict()  # call: ids of decisions, and when they began
+        self._refused: OrderedDict[str, list[Any]] = OrderedDict()  # calls that this guardrail refused
         self._tasks: set[asyncio.Task[Any]] = set()
 
     # --- before the call -------------------------------------------------------------------------------------------------
@@ -64,7 +66,7 @@ class BotsieveGuardrail(CustomGuardrail):
         answer = await self._decide(self.event(data, user_api_key_dict), _headers(data).get("x-botsieve-pass"))
         if answer is None:
             if self._closed:
-                _keep(self._refused, call, None)
+                _keep(self._refused, call, True)
                 raise HTTPException(
                     503, {"title": "unavailable", "detail": "Requests cannot be checked at the moment."}
                 )
@@ -72,7 +74,7 @@ class BotsieveGuardrail(CustomGuardrail):
         if answer["enforced"] == "allow":
             _keep(self._open, call, (answer["id"], time.monotonic()))
             return
-        _keep(self._refused, call, None)
+        _keep(self._refused, call, True)
         raise _refusal(answer)
 
     def event(self, data: dict[str, Any], key: Any) -> dict[str, Any]:
@@ -150,8 +152,7 @@ class BotsieveGuardrail(CustomGuardrail):
     ) -> None:
         """Tell of a call that failed; where it never reached the guardrail (a bad key), decide about it, too."""
         call = str(request_data.get("litellm_call_id") or "")
-        if call in self._refused:
-            del self._refused[call]  # by us: botsieve knows
+        if _take(self._refused, call):  # by us: botsieve knows
             return
         status = _status(original_exception)
         if call in self._open:
@@ -188,7 +189,7 @@ class BotsieveGuardrail(CustomGuardrail):
             await self._complete({"id": answer["id"], "status": status})
 
     def _ended(self, call: str, status: int, read: int | None = None, written: int | None = None) -> None:
-        found = self._open.pop(call, None)
+        found = _take(self._open, call)
         if found is None:
             return
         completion = {"id": found[0], "status": status, "duration": round(time.monotonic() - found[1], 6),
@@ -282,10 +283,24 @@ def _peer(request: Request) -> str | None:
     return request.client.host if request.client else None
 
 
-def _keep(held: OrderedDict[str, Any], call: str, value: Any) -> None:
-    held[call] = value
+def _keep(held: OrderedDict[str, list[Any]], call: str, value: Any) -> None:
+    """Remember a call. Its id may be the client's (`x-litellm-call-id`), and that of others, too."""
+    same = held.setdefault(call, [])
+    same.append(value)
+    del same[:-MOST_SAME]
     if len(held) > MOST_OPEN:
         held.popitem(last=False)
+
+
+def _take(held: OrderedDict[str, list[Any]], call: str) -> Any:
+    """Return what was first remembered of a call, and forget it; None if there is nothing."""
+    same = held.pop(call, None)
+    if same is None:
+        return None
+    value = same.pop(0)
+    if same:
+        held[call] = same
+    return value
 
 
 def _digest(text: str) -> str:

@@ -1,8 +1,9 @@
-"""LiteLLM's guardrail, which runs without botsieve installed, reads a call as the reader of LiteLLM's logs does."""
+"""LiteLLM's guardrail, which runs without botsieve installed: it reads a call as the reader of LiteLLM's logs does."""
 
 from __future__ import annotations
 
 import ast
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from classifier.logs.litellm import prompt_of
 GUARDRAIL = Path(serving.__file__).parent / "gateways" / "botsieve_litellm.py"
 
 
-def function(name: str) -> Any:
+def function(name: str, **names: Any) -> Any:
     """Return one function of the guardrail; importing the file would need LiteLLM."""
     tree = ast.parse(GUARDRAIL.read_text(encoding="utf-8"))
     found = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == name]
-    names: dict[str, Any] = {"Any": Any}
+    names["Any"] = Any
     exec(compile(ast.Module(found, []), str(GUARDRAIL), "exec"), names)
     return names[name]
 
@@ -40,3 +41,16 @@ MESSAGE = st.one_of(
 @given(st.one_of(st.none(), WORDS, st.integers(), st.lists(MESSAGE, max_size=5), MESSAGE))
 def test_both_find_the_same_prompt(messages: Any) -> None:
     assert TEXT_OF(messages) == prompt_of(messages)
+
+
+def test_calls_of_one_id_are_all_kept_and_end_one_by_one() -> None:
+    keep = function("_keep", OrderedDict=OrderedDict, MOST_OPEN=3, MOST_SAME=4)
+    take = function("_take", OrderedDict=OrderedDict)
+    held: OrderedDict[str, list[Any]] = OrderedDict()
+    for number in range(5):
+        keep(held, "mine", number)
+    assert [take(held, "mine") for _ in range(5)] == [1, 2, 3, 4, None]
+    for number in range(5):
+        keep(held, f"call {number}", number)
+    assert [take(held, f"call {number}") for number in range(5)] == [None, None, 2, 3, 4]
+    assert not held
