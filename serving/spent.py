@@ -1,8 +1,8 @@
 """The record of solutions that have been used, on disk before anyone is told.
 
-One SQLite file in write-ahead mode with `synchronous = FULL`: when `spend` returns, the id has been flushed, so neither
-`kill -9` nor a power cut makes a solution new again. Ids leave when their challenge has expired, and at most `capacity`
-of them are held.
+One SQLite file in write-ahead mode with `synchronous = FULL`: when `spend` returns, the id has been flushed, and taken over from
+the log beside the file, so neither `kill -9` nor a power cut nor the loss of that log makes a solution new again. Ids leave when
+their challenge has expired, and at most `capacity` of them are held.
 
 A record that is lost, damaged or put behind its own past cannot say any more what was spent. Each record therefore has an
 **epoch**, a random number that every challenge carries; when the record begins anew so does the epoch, and challenges of
@@ -103,6 +103,7 @@ class Spent:
             raise SpentError(f"the record of spent challenges {self._path} is full ({self._capacity} ids)")
         first = current and run("INSERT OR IGNORE INTO spent VALUES (?, ?)", (identity, expires)).rowcount == 1
         run("COMMIT")
+        self._move()
         self._forgotten = forgotten
         self._rows += int(first) - gone
         if not current:
@@ -116,9 +117,15 @@ class Spent:
             self._database.execute("DELETE FROM spent")  # of an epoch that nobody accepts any more
             self._database.execute("UPDATE record SET epoch = ?, forgotten = ?", (epoch, forgotten))
             self._database.execute("COMMIT")
+            self._move()
         except sqlite3.Error as problem:
             raise self._failed(problem) from problem
         self._epoch, self._forgotten, self._rows = epoch, forgotten, 0
+
+    def _move(self) -> None:
+        """Take what was committed over into the file itself: the log beside it could get lost unnoticed, with what is in it."""
+        with contextlib.suppress(sqlite3.Error):  # it is durable, and the next takes it over
+            self._database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def _failed(self, problem: sqlite3.Error) -> SpentError:
         with contextlib.suppress(sqlite3.Error):

@@ -141,7 +141,10 @@ sys.stdin.readline()
 """
 
 
-def test_spent_is_spent_after_kill_9(challenges: Challenges, tmp_path: Path, clock: Clock) -> None:
+@pytest.mark.parametrize("lost", [(), ("-wal",), ("-wal", "-shm")])
+def test_spent_is_spent_after_kill_9(
+    challenges: Challenges, tmp_path: Path, clock: Clock, lost: tuple[str, ...]
+) -> None:
     solved = payload(challenges.issue("d1", CLIENT, 40))
     challenges.close()
     root = Path(__file__).resolve().parents[2]
@@ -158,6 +161,8 @@ def test_spent_is_spent_after_kill_9(challenges: Challenges, tmp_path: Path, clo
         process.stdin.flush()
         assert process.stdout.readline() == "redeemed\n"
         os.kill(process.pid, signal.SIGKILL)
+    for part in lost:
+        (tmp_path / f"spent.sqlite{part}").unlink()
     after = Challenges(SECRET, tmp_path, QUICK, clock)
     assert refusal(after, solved) == "spent"
     after.close()
