@@ -29,7 +29,7 @@ CREATE INDEX IF NOT EXISTS spent_by_expiry ON spent (expires);
 CREATE TABLE IF NOT EXISTS record (one INTEGER PRIMARY KEY CHECK (one = 1), epoch BLOB NOT NULL, forgotten REAL NOT NULL);
 """
 
-_log = logging.getLogger(__name__)
+_log = logging.getLogger("botsieve.serving")
 
 
 class SpentError(BotsieveError):

@@ -188,6 +188,7 @@ def test_a_record_of_garbage_is_put_aside_and_said_so(tmp_path: Path, caplog: py
     Challenges(SECRET, tmp_path).close()
     assert (tmp_path / "spent.sqlite.damaged").exists()
     assert "damaged" in caplog.text
+    assert {record.name for record in caplog.records} == {"botsieve.serving"}, "whose lines are JSON"
 
 
 def test_a_lost_record_gives_no_second_use(challenges: Challenges, tmp_path: Path, clock: Clock) -> None:
