@@ -33,8 +33,10 @@ class Lines:
         line = {"time": round(self._now(), 6), **fields}
         if self._file is not None:
             data = msgspec.json.encode(line) + b"\n"
-            with self._file.open("ab", buffering=0) as file:
+            with self._file.open("a+b", buffering=0) as file:
                 before = file.tell()
+                if before and os.pread(file.fileno(), 1, before - 1) != b"\n":
+                    data = b"\n" + data  # the last was torn by a crash
                 try:
                     if file.write(data) != len(data):
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -17,6 +17,7 @@ from classifier.model.judge import Judge
 from serving.app import Service
 from serving.lists import FILE, Lists
 from serving.logs import JsonLines
+from serving.records import Lines
 from serving.settings import Route
 from tests.service.served import (  # noqa: F401 - fixtures
     START,
@@ -431,3 +432,14 @@ def test_feedback_is_kept_as_a_label(admin: tuple[Service, TestClient, Moment]) 
     assert app.gate.settings.state is not None
     lines = (app.gate.settings.state / "labels.jsonl").read_bytes().splitlines()
     assert [msgspec.json.decode(line)["id"] for line in lines] == [identity]
+
+
+def test_a_line_that_was_torn_takes_no_other_with_it(tmp_path: Path) -> None:
+    lines = Lines(tmp_path, "audit", lambda: START)
+    lines.add(action="first")
+    with (tmp_path / "audit.jsonl").open("ab") as file:
+        file.write(b'{"time":17')  # and killed
+    lines.add(action="second")
+    lines.add(action="third")
+    assert [line["action"] for line in lines.newest(9)] == ["third", "second", "first"]
+    assert len((tmp_path / "audit.jsonl").read_bytes().splitlines()) == 4
