@@ -239,7 +239,7 @@ def _clock(fields: Any) -> Clock:
         return Clock(
             float(start), float(clock), int(arrivals), float(written), {str(k): int(v) for k, v in runs.items()}
         )
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, OverflowError, AttributeError) as error:
         raise UnusableError("it is damaged") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from classifier.events import MICROSECONDS, Event
 from classifier.features import layout as at
 from classifier.features.engine import Engine, Tables
 from classifier.features.prepare import Preparer
-from serving.snapshot import ASIDE, NEWEST, PARTIAL, PREVIOUS, Snapshots, Writer
+from serving.snapshot import ASIDE, NEWEST, PARTIAL, PREVIOUS, Snapshots, UnusableError, Writer, _clock
 
 SECRET = b"a secret of the tests"
 SIZES = Tables.for_clients(256)
@@ -124,6 +125,13 @@ def test_a_damaged_snapshot_is_noticed_and_the_one_before_it_used(tmp_path: Path
         assert found[1].written == 1.0
     (tmp_path / PREVIOUS).unlink()
     assert snapshots.restore(SIZES) is None
+
+
+@pytest.mark.parametrize("number", ["Infinity", "-Infinity", "NaN", "1e999", "null"])
+def test_a_number_of_a_snapshot_that_is_none_makes_it_unusable(tmp_path: Path, number: str) -> None:
+    for fields in (f"[1, 1, {number}, 1, {{}}]", f'[1, 1, 1, 1, {{"a": {number}}}]'):
+        with pytest.raises(UnusableError):
+            _clock(json.loads(fields))
 
 
 def test_a_torn_snapshot_never_takes_the_place_of_the_good_one(
