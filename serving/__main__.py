@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def serve(settings: Settings) -> int:
     """Load the bundle and serve it."""
+    os.umask(0o077)  # there are addresses, accounts and paths in what is written
     # numpy asks for huge pages. The first touch of one takes ms, and each of the first clients touches several; small ones
     # cost the same in the end. numpy reads this when it is imported, which happens below.
     os.environ.setdefault(_HUGE_PAGES, "0")

@@ -320,6 +320,14 @@ def test_a_folder_that_another_service_has_is_one_line(tmp_path: Path, name: str
     os.close(disk.lock(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["state", "journal"])
+def test_what_is_written_is_for_the_services_account_alone(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "above" / "folder"
+    command = [sys.executable, "-m", "serving", "--bundle", "none", f"--{name}", str(folder)]
+    assert subprocess.run(command, capture_output=True, timeout=120, umask=0o022).returncode == 2  # there is no bundle
+    assert {path.stat().st_mode & 0o077 for path in (folder.parent, folder)} == {0}
+
+
 @pytest.mark.slow
 def test_a_service_that_is_killed_goes_on_from_a_state_no_older_than_the_interval(
     judge: Judge,  # noqa: F811
