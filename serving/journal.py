@@ -357,7 +357,8 @@ def _without(file: pq.ParquetFile, gone: npt.NDArray[np.bool_]) -> Iterator[pa.R
     """Yield a file without the rows that are `gone`."""
     begin = 0
     for batch in file.iter_batches(BATCH_ROWS):
-        yield batch.filter(pa.array(~gone[begin : begin + batch.num_rows]))
+        here = gone[begin : begin + batch.num_rows]
+        yield batch.filter(pa.array(~here)) if here.any() else batch
         begin += batch.num_rows
 
 
