@@ -205,7 +205,10 @@ class Detector:
         self._model, self._threads = model, threads
 
     def __repr__(self) -> str:
-        actions = (f"{name} from {value:.1f} raw" for name, value in self.thresholds.items())
+        actions = (
+            f"{name} from {value:.1f} raw" if np.isfinite(value) else f"{name}s nothing"
+            for name, value in self.thresholds.items()
+        )
         return f"Detector({self.path.name}, {len(self.features)} features, {', '.join(actions)})"
 
     @property
