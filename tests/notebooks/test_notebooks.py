@@ -5,7 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import os
+import random
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -59,6 +64,7 @@ def test_only_the_public_interface_is_used(notebook: Path) -> None:
 def test_one_cell_says_whose_log_it_is(notebook: Path) -> None:
     tagged = [cell for cell in content(notebook)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1
+    assert "".join(tagged[0]["source"]).startswith("# Parameters: change these for a log of your own\n")
     assert "LOG = None" in "".join(tagged[0]["source"])
 
 
@@ -68,8 +74,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("notebooks")
 
 
-def executed(notebook: Path, work: Path, monkeypatch: pytest.MonkeyPatch, parameters: str = "") -> list[Any]:
-    """Run a notebook in a kernel of its own and return its outputs."""
+def executed(
+    notebook: Path,
+    work: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    parameters: str = "",
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> list[Any]:
+    """Run a notebook in a kernel of its own and return its outputs. `more` is code to add to cells."""
     import nbformat
     from nbclient import NotebookClient
 
@@ -83,6 +95,8 @@ def executed(notebook: Path, work: Path, monkeypatch: pytest.MonkeyPatch, parame
     for cell in book.cells:
         if parameters and "parameters" in cell.metadata.get("tags", []):
             cell.source += "\n" + parameters
+        if cell.id in more:
+            cell.source += "\n" + more[cell.id]
     client = NotebookClient(
         book, timeout=TIMEOUT_S, kernel_name="python3", resources={"metadata": {"path": str(notebook.parent)}}
     )
@@ -101,9 +115,89 @@ def test_a_notebook_runs(notebook: Path, plots: int, work: Path, monkeypatch: py
     assert "Warning" not in text, text
 
 
+@pytest.fixture(scope="module")
+def web(work: Path) -> str:
+    """Return a log in combined format, half a day of a web site with 150 clients, so without accounts, tokens or durations."""
+    rng = random.Random(5)
+    begin, lines = datetime(2026, 1, 5, tzinfo=UTC), []
+    agents = [
+        f"Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:{n}.0) Gecko/20100101 Firefox/{n}.0" for n in range(120, 128)
+    ]
+    pages = ["/", "/about", "/style.css", "/logo.png", *(f"/posts/{number}" for number in range(40))]
+    for client in range(150):
+        time = rng.uniform(0, 36_000)
+        agent = rng.choice(agents)
+        for _ in range(rng.randint(4, 30)):
+            time += rng.expovariate(1 / 120)
+            page, status, size = rng.choice(pages), rng.choice([200, 200, 200, 304, 404]), rng.randint(200, 20_000)
+            at = f"{begin + timedelta(seconds=time):%d/%b/%Y:%H:%M:%S +0000}"
+            line = f'198.18.{client % 8}.{client} - - [{at}] "GET {page} HTTP/1.1" {status} {size} "-" "{agent}"'
+            lines.append((time, line))
+    log = work / "web.log"
+    log.write_text("\n".join(line for _, line in sorted(lines)) + "\n", encoding="utf-8")
+    return str(log)
+
+
+SHOWN = {  # plots, and what is said of a log without labels and tokens
+    "01_explore_traffic": (4, ["This log has no tokens"]),
+    "02_train_and_compare": (4, ["The log has no labels", "woven into both parts", "blocks nothing"]),
+    "03_incident": (2, ["BUNDLE is not set: learned from", "blocks nothing"]),
+    "04_drift_and_feedback": (3, ["LATER is not set: the log is cut in two", "attackers are woven in"]),
+}
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_log_without_labels_or_tokens_is_explored(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_log_of_ones_own_is_all_it_takes(
+    notebook: Path, web: str, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outputs = executed(notebook, work, monkeypatch, f"LOG = {web!r}")
+    plots, said = SHOWN[notebook.stem]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) >= plots
+    text = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert [words for words in said if words not in text] == []
+    assert not re.search(r"Warning|\bnan\b|\binf raw|from the new library", text), text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_what_a_log_does_not_have_is_no_evidence(web: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = str(work / "llm")
+    classifier.train(classifier.simulate(duration_s=1800, clients=40, hard=False, seed=3), bundle, capacity=4_096)
+    drawn = 'print(*map(evidence, explanation.contributions.itertuples()), sep="\\n")'
+    outputs = executed(NOTEBOOKS[2], work, monkeypatch, f"LOG, BUNDLE = {web!r}, {bundle!r}", {"cell-11": drawn})
+    text = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert "not in this log" in text
+    assert not re.search(r"\bnan\b", text), text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_later_log_is_taken_as_given(web: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outputs = executed(NOTEBOOKS[3], work, monkeypatch, f"LOG, LATER = {web!r}, {web!r}")
+    text = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert "No request of the later log has a label" in text
+    assert "The last stretch has no labels" in text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(("number", "name"), [(2, "BUNDLE"), (3, "LATER")])
+def test_a_log_of_ones_own_is_not_mixed_with_a_simulated_one(
+    number: int, name: str, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nbclient.exceptions import CellExecutionError
+
+    with pytest.raises(CellExecutionError, match=f"{name} is set and LOG is not: set LOG"):
+        executed(NOTEBOOKS[number], work, monkeypatch, f"{name} = 'mine'")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_handful_of_lines_is_explored(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = ROOT / "tests" / "data" / "logs" / "combined.log"
     outputs = executed(NOTEBOOKS[0], work, monkeypatch, f"LOG = {str(log)!r}")
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    text = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert "No client of this log sends ten requests" in text
