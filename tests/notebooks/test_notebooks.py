@@ -113,6 +113,8 @@ def test_a_notebook_runs(notebook: Path, plots: int, work: Path, monkeypatch: py
     assert sum("image/png" in output.get("data", {}) for output in outputs) == plots
     text = "".join(output.text for output in outputs if output.output_type == "stream" and output.name == "stderr")
     assert "Warning" not in text, text
+    said = "".join(output.text for output in outputs if output.output_type == "stream")
+    assert not re.search(r"No incident found|\binf raw", said), said
 
 
 @pytest.fixture(scope="module")
