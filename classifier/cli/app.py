@@ -29,7 +29,9 @@ Format = Annotated[str, typer.Option("--format", help="auto, combined, jsonl, cs
 Columns = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
     typer.Option(
-        "--columns", metavar="FIELD=COLUMN", help="Event field and the column that holds it; may be repeated."
+        "--columns",
+        metavar="FIELD=COLUMN",
+        help="Event field, and the column or JSON key that holds it; may be repeated.",
     ),
 ]
 Stamp = Annotated[str, typer.Option("--stamp", help="What time stamps mark: auto, start or end of a request.")]

@@ -74,6 +74,8 @@ class LogOptions:
                 f"{file.path}: {file.lines:,} lines, {file.format}, stamps mark the {file.stamp} of requests",
                 self.quiet,
             )
+            if file.note:
+                say(f"{file.path} {file.note}", self.quiet)
         if reading.files:
             say(f"read {reading.read:,} = accepted {reading.accepted:,} + rejected {reading.rejected:,}", self.quiet)
         if reading.rejected:

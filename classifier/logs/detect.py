@@ -12,8 +12,9 @@ from typing import Any
 import msgspec
 
 from classifier.errors import LogError
+from classifier.events import EVENT_SCHEMA
 from classifier.logs import exact
-from classifier.logs.jsonlines import UNREADABLE, is_array
+from classifier.logs.jsonlines import UNREADABLE, is_array, lacking
 from classifier.logs.lines import BLANKS, MAX_LINE
 from classifier.logs.source import BOM, PIECE_BYTES, Source
 from classifier.logs.tables import header_of
@@ -54,54 +55,69 @@ def format_of(source: Source, columns: Mapping[str, str] | None, formats: tuple[
     if source.magic.startswith(PARQUET):
         return "parquet"
     lines = sample(source)
-    if is_array(source) and (kind := _array_format(source)):
+    mapped = set((columns or {}).values())
+    if is_array(source) and (record := _first_element(source)) and (kind := _object_format(record, mapped)):
         return kind
-    votes = Counter(kind for line in lines if (kind := _line_format(line)))
+    votes = Counter(kind for line in lines if (kind := _line_format(line, mapped)))
     if votes:
         return votes.most_common(1)[0][0]
-    if lines and _is_header(lines[0], columns):
+    if keys := keys_of(source):
+        raise LogError(f"{source.path} {lacking(keys, columns)}")
+    if lines and _is_header(lines[0], mapped):
         return "csv"
     raise _unknown(source, formats)
 
 
-def _line_format(line: str) -> str | None:
-    if line.lstrip().startswith("{"):
-        try:
-            return _object_format(_OBJECT.decode(line))
-        except UNREADABLE:
-            return None
-    return "combined" if _STAMP.search(line) else None
+def keys_of(source: Source) -> list[str]:
+    """Return the keys of the JSON objects among the first lines, or of the first element of an array."""
+    if is_array(source):
+        return list(_first_element(source) or {})
+    return list(dict.fromkeys(key for line in sample(source) for key in _object(line) or {}))
 
 
-def _object_format(record: dict[str, Any]) -> str | None:
+def _line_format(line: str, mapped: set[str]) -> str | None:
+    record = _object(line)
+    if record is not None:
+        return _object_format(record, mapped)
+    return "combined" if _STAMP.search(line) and not line.lstrip().startswith("{") else None
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        return _OBJECT.decode(line) if line.lstrip().startswith("{") else None
+    except UNREADABLE:
+        return None
+
+
+def _object_format(record: dict[str, Any], mapped: set[str]) -> str | None:
     keys = {key.lower() for key in record}
     if "startTime" in record:
         return "litellm"
     if "start_time" in keys and keys & _ENVOY_KEYS:
         return "envoy"
-    return "jsonl" if keys & {"time", "ip"} else None
+    return "jsonl" if keys & {"time", "ip"} or mapped & set(record) else None
 
 
-def _array_format(source: Source) -> str | None:
-    """Tell the format of a JSON array by its first element; None where it is none (an address may begin with `[`)."""
+def _first_element(source: Source) -> dict[str, Any] | None:
+    """Return the first element of a JSON array; None where it is no object (an address may begin with `[`)."""
     head = source.head().removeprefix(BOM).lstrip(BLANKS)[1:].lstrip(BLANKS).decode("utf-8", "replace")
     try:
         record, _ = _FIRST.raw_decode(head)
     except (ValueError, RecursionError):
         return None
-    return _object_format(record) if isinstance(record, dict) else None
+    return record if isinstance(record, dict) else None
 
 
-def _is_header(line: str, columns: Mapping[str, str] | None) -> bool:
+def _is_header(line: str, mapped: set[str]) -> bool:
+    """Say whether a line names any column that can be read; the reader says which ones are missing."""
     names, _ = header_of(line)
-    mapped = columns or {}
-    return len(names) > 1 and all(mapped.get(field, field) in names for field in ("time", "ip"))
+    return len(names) > 1 and not mapped.union(EVENT_SCHEMA.names).isdisjoint(names)
 
 
 def _unknown(source: Source, formats: tuple[str, ...]) -> LogError:
     return LogError(
         f"{source.path} is of no known format; name it with --format, one of {', '.join(formats)}"
-        " (a CSV may need --columns event_field=column)"
+        " (a CSV or JSON Lines may need --columns event_field=column)"
     )
 
 

@@ -1,13 +1,14 @@
 """JSON logs: one object a line, or one array of objects in the file.
 
-The event schema itself is decoded here, strictly typed, with unknown keys ignored. LiteLLM and Envoy give a decoder of
-their own (`litellm`, `envoy`). A JSON array is read as a whole, so only up to 256 MiB; its rejects are numbered by
-element and have no byte offset.
+The event schema itself is decoded here, strictly typed, with unknown keys ignored; under keys of other names
+(`columns={event_field: key}`) also as gateways write it: numbers may be text, and `""` and `-` are absent. LiteLLM and
+Envoy give a decoder of their own (`litellm`, `envoy`). A JSON array is read as a whole, so only up to 256 MiB; its
+rejects are numbered by element and have no byte offset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from classifier.errors import LogError
-from classifier.events import EVENT_SCHEMA, FIELDS, MICROSECONDS, Event, check, microseconds
+from classifier.events import EVENT_SCHEMA, FIELDS, MICROSECONDS, REQUIRED, Event, check, microseconds
 from classifier.logs.batch import NO_OFFSET, Batch, of_block
 from classifier.logs.lines import BLANKS, MAX_LINE, TOO_LONG, Block, IntArray
 from classifier.logs.reading import CONTENT_BYTES, Reject
@@ -32,6 +33,8 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 Decode = Callable[[bytes], Event]
 _EVENT = msgspec.json.Decoder(Event)
+_RECORD = msgspec.json.Decoder(dict[str, Any])
+_ABSENT = (None, "", "-")
 
 
 class JsonReader:
@@ -121,6 +124,57 @@ def _braced(block: Block, rows: IntArray) -> bool:
 def decode_event(line: bytes) -> Event:
     """Decode one line of the event schema."""
     return _EVENT.decode(line)
+
+
+def decoder(columns: Mapping[str, str] | None) -> Decode:
+    """Return a decoder of one line, for a log that has some event fields under keys of other names."""
+    if not columns:
+        return decode_event
+    places = {field.name: columns.get(field.name, field.name) for field in FIELDS}
+
+    def decode_mapped(line: bytes) -> Event:
+        record = _RECORD.decode(line)
+        fields = {field: record[key] for field, key in places.items() if record.get(key) not in _ABSENT}
+        for field in REQUIRED:
+            if field not in fields:
+                raise ValueError(f"{field} is missing")
+        if isinstance(fields["time"], str):
+            fields["time"] = _number_or_text(fields["time"])
+        return msgspec.convert(fields, Event, strict=False)
+
+    return decode_mapped
+
+
+def _number_or_text(time: str) -> float | str:
+    try:
+        return float(time)
+    except ValueError:
+        return time
+
+
+def lacking(keys: Sequence[str], columns: Mapping[str, str] | None) -> str:
+    """Say which needed fields a log with these keys lacks, and how to name them; empty where it lacks none."""
+    mapped = dict(columns or {})
+    missing = [field for field in REQUIRED if mapped.get(field, field) not in keys]
+    for field in missing:
+        if field in mapped:
+            return f"has no key {mapped[field]} (for {field}); it has {some(keys)}"
+    if not missing:
+        return ""
+    wanted = ",".join(f"{field}=KEY" for field in missing)
+    return f"has no {', no '.join(missing)}; name the keys that hold them with --columns {wanted}, of {some(keys)}"
+
+
+def in_vain(keys: Sequence[str], columns: Mapping[str, str] | None) -> str:
+    """Say which of `columns` are no keys of a log; empty where all are."""
+    absent = [f"no key {key} (for {field})" for field, key in (columns or {}).items() if key not in keys]
+    return f"has {', '.join(absent)} in its first lines; it has {some(keys)}" if absent else ""
+
+
+def some(names: Sequence[str]) -> str:
+    """Return names as a message may show them: the first 20, none of them long, and nothing that moves a cursor."""
+    shown = ", ".join("".join(c if c.isprintable() else "?" for c in name[:40]) for name in names[:20])
+    return shown + (", …" if len(names) > 20 else "")
 
 
 def is_array(source: Source) -> bool:

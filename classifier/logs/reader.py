@@ -52,7 +52,7 @@ def read_events(
 
     paths: the files, read in this order; plain, gzip or zstd, told by content.
     format: one of FORMATS; `auto` tells each file's by its first lines.
-    columns: event field -> column, for CSV and Parquet, keys of Envoy's log, or a combined log's `remote_user`.
+    columns: event field -> column, for CSV and Parquet, key, for JSON Lines and Envoy, or a combined log's `remote_user`.
     stamp: whether time stamps mark the `start` or the `end` of a request (see this module).
     chunk_rows: rows of a chunk; the last has fewer, and so has one whose events take more than 64 MiB.
     rejects: where to note rejected lines, as JSON Lines; their content only with `keep_rejected`, cut at 1 KiB.
@@ -136,9 +136,10 @@ def _events(run: _Run, files: Sequence[Path], chunk_rows: int, rejects: Path | N
         raise LogError(f"{_named(files)} holds no lines; name a log with requests in it")
     if not reading.accepted:
         reason, count = reading.reasons.most_common(1)[0]
+        note = reading.files[0].note
         raise LogError(
             f"{_named(files)}: none of {reading.read} lines could be read as {reading.files[0].format}; "
-            f"most often ({count}): {reason}"
+            f"most often ({count}): {reason}" + (f"; the first lines: it {note}" if note else "")
         )
 
 
@@ -260,10 +261,19 @@ class _Run:
         stamp = self._stamp
         if stamp == "auto":
             stamp = "end" if kind == "combined" and detect.stamps_mark_end(detect.sample(source)) else "start"
-        self.reading.files.append(FileReading(source.path, kind, stamp))
+        note = self._note_on_keys(source) if kind == "jsonl" else ""
+        self.reading.files.append(FileReading(source.path, kind, stamp, note=note))
         if kind == "parquet":
             return self._parquet(source, stamp == "end")
         return self._parsed(source, kind, stamp == "end")
+
+    def _note_on_keys(self, source: Source) -> str:
+        """Say what is wrong with a JSON log's keys. Raises LogError where no line can be read with what the user named."""
+        keys = detect.keys_of(source)
+        lacking = jsonlines.lacking(keys, self._columns) if keys else ""
+        if lacking and (self._format == "auto" or self._columns):
+            raise LogError(f"{source.path} {lacking}")
+        return lacking or (jsonlines.in_vain(keys, self._columns) if keys else "")
 
     def _parquet(self, source: Source, end_stamps: bool) -> Iterator[Batch]:
         reader = ParquetReader(source.path, self._columns, end_stamps)
@@ -301,10 +311,11 @@ class _Run:
             return CsvReader(source.path, self._columns, end_stamps, self._keep)
         if kind == "envoy":
             return JsonReader(_envoy(self._columns), end_stamps, self._keep)
+        if kind == "jsonl":
+            return JsonReader(jsonlines.decoder(self._columns), end_stamps, self._keep)
         if self._columns:
             raise LogError(f"--columns does not apply to {kind} logs; leave it out")
-        decode = jsonlines.decode_event if kind == "jsonl" else litellm.decode
-        return JsonReader(decode, end_stamps, self._keep)
+        return JsonReader(litellm.decode, end_stamps, self._keep)
 
 
 def _envoy(columns: Mapping[str, str] | None) -> jsonlines.Decode:

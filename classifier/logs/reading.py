@@ -18,12 +18,13 @@ CONTENT_BYTES = 1_024
 
 @dataclass
 class FileReading:
-    """One file: its path, format, which end of the request its stamps mark, and how many lines were read."""
+    """One file: its path, format, which end of the request its stamps mark, how many lines were read, and what to know of it."""
 
     path: Path
     format: str
     stamp: str
     lines: int = 0
+    note: str = ""
 
 
 @dataclass

@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from classifier.errors import LogError
 from classifier.events import EVENT_SCHEMA, FIELDS, MICROSECONDS, REQUIRED, Event, microseconds
 from classifier.logs.batch import NO_OFFSET, Batch, of_block
-from classifier.logs.jsonlines import table_of
+from classifier.logs.jsonlines import some, table_of
 from classifier.logs.lines import MAX_LINE, Block
 from classifier.logs.reading import Reject
 from classifier.logs.screen import screen
@@ -40,20 +40,15 @@ def used_columns(path: Path, names: list[str], columns: Mapping[str, str] | None
     mapped = dict(columns or {})
     for field, column in mapped.items():
         if column not in names:
-            raise LogError(f"{path} has no column {column} (for {field}); it has {_some(names)}")
+            raise LogError(f"{path} has no column {column} (for {field}); it has {some(names)}")
     used = {field.name: mapped.get(field.name, field.name) for field in FIELDS}
     used = {field: column for field, column in used.items() if column in names}
     missing = [field for field in REQUIRED if field not in used]
     if missing:
         raise LogError(
-            f"{path} has no column {missing[0]}; name it with --columns {missing[0]}=COLUMN, of {_some(names)}"
+            f"{path} has no column {missing[0]}; name it with --columns {missing[0]}=COLUMN, of {some(names)}"
         )
     return used
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(name[:40] for name in names[:20])
-    return shown + (", …" if len(names) > 20 else "")
 
 
 def header_of(line: str) -> tuple[list[str], str]:

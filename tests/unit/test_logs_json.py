@@ -153,6 +153,63 @@ def test_a_cut_json_array_is_an_error(tmp_path: Path) -> None:
         read_log([path])
 
 
+NGINX = {
+    "time_iso8601": "2026-05-05T16:53:22+00:00", "remote_addr": "203.0.113.7", "request_method": "POST", "uri": "/v1/models",
+    "status": "200", "request_time": "2.000", "http_referer": "", "http_user_agent": "-", "bytes": "0",
+}  # fmt: skip
+KEYS = {
+    "time": "time_iso8601",
+    "ip": "remote_addr",
+    "method": "request_method",
+    "path": "uri",
+    "duration": "request_time",
+}
+
+
+@pytest.mark.parametrize("form", ["lines", "array"])
+@pytest.mark.parametrize("kind", ["auto", "jsonl"])
+def test_json_with_keys_of_other_names(tmp_path: Path, form: str, kind: str) -> None:
+    path = tmp_path / "log"
+    records = [NGINX, {**NGINX, "time_iso8601": "1778000003.500", "request_time": "-"}, {**NGINX, "uri": ""}]
+    path.write_text(json.dumps(records) if form == "array" else "\n".join(map(json.dumps, records)))
+    columns = {**KEYS, "response_bytes": "bytes", "referer": "http_referer", "user_agent": "http_user_agent"}
+    rows, reading = rows_of(path, columns=columns, stamp="end", format=kind)
+    event = {"ip": "203.0.113.7", "method": "POST", "path": "/v1/models", "status": 200, "response_bytes": 0}
+    assert rows == [
+        {"time": 1_778_000_000_000_000, **event, "duration": 2.0},
+        {"time": 1_778_000_003_500_000, **event},
+    ]
+    assert reading.reasons == {"path is missing": 1}
+    assert (reading.files[0].format, reading.files[0].stamp, reading.files[0].note) == ("jsonl", "end", "")
+
+
+def test_keys_that_are_missing_are_named_beside_those_that_are_there(tmp_path: Path) -> None:
+    path, keys = tmp_path / "log", ", ".join(NGINX)
+    path.write_text(json.dumps(NGINX) + "\n")
+    wanted = "time=KEY,ip=KEY,method=KEY,path=KEY"
+    lacks = f"has no time, no ip, no method, no path; name the keys that hold them with --columns {wanted}, of {keys}"
+    with pytest.raises(LogError) as raised:
+        read_log([path])
+    assert str(raised.value) == f"{path} {lacks}"
+    with pytest.raises(LogError, match=r"none of 1 lines .* as jsonl; .* has no time, no ip, no method, no path"):
+        read_log([path], format="jsonl")
+    with pytest.raises(LogError, match=r"has no method, no path; .* --columns method=KEY,path=KEY, of"):
+        read_log([path], columns={"time": "time_iso8601", "ip": "remote_addr"})
+    with pytest.raises(LogError) as raised:
+        read_log([path], columns={**KEYS, "ip": "remote_adr"})
+    assert str(raised.value) == f"{path} has no key remote_adr (for ip); it has {keys}"
+    _, reading = rows_of(path, columns={**KEYS, "duration": "request_tiem"})
+    assert reading.files[0].note == f"has no key request_tiem (for duration) in its first lines; it has {keys}"
+
+
+def test_no_key_of_a_log_moves_the_cursor_of_a_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text(json.dumps({"\x1b[2J" + "x" * 99: 1}))
+    with pytest.raises(LogError) as raised:
+        read_log([path])
+    assert str(raised.value).endswith(", of ?[2J" + "x" * 36)
+
+
 def test_litellm_payloads() -> None:
     rows, reading = rows_of(SAMPLES / "litellm_payload.jsonl")
     assert (reading.files[0].format, reading.read, reading.accepted) == ("litellm", 4, 3)

@@ -89,6 +89,16 @@ def test_a_missing_column_is_named_with_the_option_that_helps(tmp_path: Path) ->
         read_log([path])
 
 
+def test_a_csv_is_known_by_any_column_so_that_the_missing_one_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_text("ts,client_addr,method,path\n1778000000,1.2.3.4,GET,/\n")
+    with pytest.raises(LogError, match=r"no column client_adr \(for ip\); it has ts, client_addr, method, path"):
+        read_log([path], columns={"time": "ts", "ip": "client_adr"})
+    with pytest.raises(LogError, match=r"no column time; name it with --columns time=COLUMN, of ts, client_addr"):
+        read_log([path])
+    assert read_log([path], columns={"time": "ts", "ip": "client_addr"}).num_rows == 1
+
+
 def test_a_csv_of_nothing_but_its_header_holds_no_lines(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_text("time,ip,method,path\n")
