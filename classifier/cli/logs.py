@@ -13,6 +13,9 @@ from classifier.cli.terminal import bar, say
 from classifier.errors import BotsieveError, InputError
 from classifier.logs import Reading, read_events
 
+REASONS = 3
+"""Reasons of rejects that are told, the commonest first; all of them stand in the rejects file."""
+
 
 @dataclass
 class LogOptions:
@@ -67,7 +70,7 @@ class LogOptions:
                 rejects.unlink()
 
     def conclude(self) -> None:
-        """Print the totals; fail if more lines were rejected than `--max-rejected` allows."""
+        """Print the totals, and which files are damaged; fail if more lines were rejected than `--max-rejected` allows."""
         reading = self.reading
         for file in reading.files:
             say(
@@ -76,11 +79,13 @@ class LogOptions:
             )
             if file.note:
                 say(f"{file.path} {file.note}", self.quiet)
+            if file.broken:  # never hidden: most of the log may be missing
+                say(f"{file.path} is damaged: {file.broken}; only what comes before was read")
         if reading.files:
             say(f"read {reading.read:,} = accepted {reading.accepted:,} + rejected {reading.rejected:,}", self.quiet)
         if reading.rejected:
-            reason, count = reading.reasons.most_common(1)[0]
-            say(f"rejected lines are noted in {self._rejects}; most often ({count:,}): {reason}", self.quiet)
+            often = "; ".join(f"{reason} ({count:,})" for reason, count in reading.reasons.most_common(REASONS))
+            say(f"rejected lines are noted in {self._rejects}; most often: {often}", self.quiet)
         if self.max_rejected is not None and reading.rejected > self.max_rejected:
             raise BotsieveError(
                 f"{reading.rejected:,} lines were rejected, more than --max-rejected {self.max_rejected:,}; "

@@ -212,6 +212,7 @@ class _Run:
                 waiting = [join([*waiting, batch])]
                 yield from self._judged(path, clock, waiting, False)
                 self._tell(source)
+            self.reading.files[-1].broken = source.broken
             yield from self._judged(path, clock, waiting, True)
             source.position = source.size
             self._tell(source)

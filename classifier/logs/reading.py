@@ -18,13 +18,17 @@ CONTENT_BYTES = 1_024
 
 @dataclass
 class FileReading:
-    """One file: its path, format, which end of the request its stamps mark, how many lines were read, and what to know of it."""
+    """One file: its path, format, which end of the request its stamps mark, and how many lines were read.
+
+    `note` is what to know of its keys; `broken` says why its compressed stream ended early, if it did.
+    """
 
     path: Path
     format: str
     stamp: str
     lines: int = 0
     note: str = ""
+    broken: str | None = None
 
 
 @dataclass

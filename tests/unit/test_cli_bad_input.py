@@ -108,6 +108,20 @@ def test_a_cut_gzip_keeps_its_whole_lines(name: str, tmp_path: Path, made: Made)
     assert 100 < accepted < 300
     assert read == accepted + 1
     assert "breaks off" in jsonl(Path(f"{out[0]}.rejects.jsonl"))[0]["reason"]
+    assert done(*line, "--quiet").err == (
+        f"{BAD / 'truncated.log.gz'} is damaged: gzip stream breaks off (the file is cut); only what comes before was read\n"
+    )
+
+
+def test_the_commonest_reasons_are_told_with_their_counts(tmp_path: Path, made: Made) -> None:
+    log = tmp_path / "log.jsonl"
+    bad = b"x\n" * 3 + b'{"ip": "1.2.3.4", "method": "GET", "path": "/"}\n' * 2 + b'{"time": 1}\n' + b"\xff\n"
+    log.write_bytes((BAD / "one_client.jsonl").read_bytes() + bad)
+    line, out = command("features", log, tmp_path, made)
+    assert (
+        f"rejected lines are noted in {out[0]}.rejects.jsonl; most often: line is no JSON object (4); "
+        "Object missing required field `time` (2); Object missing required field `ip` (1)\n"
+    ) in done(*line).err
 
 
 @pytest.mark.parametrize("name", ["features", "score"])
