@@ -11,7 +11,7 @@ import pyarrow as pa
 from classifier.cli.files import check_spared
 from classifier.cli.terminal import bar, say
 from classifier.errors import BotsieveError, InputError
-from classifier.logs import Reading, read_events
+from classifier.logs import FileReading, Reading, read_events
 
 REASONS = 3
 """Reasons of rejects that are told, the commonest first; all of them stand in the rejects file."""
@@ -73,10 +73,7 @@ class LogOptions:
         """Print the totals, and which files are damaged; fail if more lines were rejected than `--max-rejected` allows."""
         reading = self.reading
         for file in reading.files:
-            say(
-                f"{file.path}: {file.lines:,} lines, {file.format}, stamps mark the {file.stamp} of requests",
-                self.quiet,
-            )
+            say(f"{file.path}: {file.lines:,} lines, {file.format}, {self._stamps(file)}", self.quiet)
             if file.note:
                 say(f"{file.path} {file.note}", self.quiet)
             if file.broken:  # never hidden: most of the log may be missing
@@ -91,3 +88,8 @@ class LogOptions:
                 f"{reading.rejected:,} lines were rejected, more than --max-rejected {self.max_rejected:,}; "
                 f"see {self._rejects}"
             )
+
+    def _stamps(self, file: FileReading) -> str:
+        if (file.format, file.stamp, self.stamp) == ("combined", "start", "auto"):
+            return "no request time found: stamps are taken as the start; nginx users: see docs/formats.md"
+        return f"stamps mark the {file.stamp} of requests"

@@ -113,6 +113,22 @@ def test_a_cut_gzip_keeps_its_whole_lines(name: str, tmp_path: Path, made: Made)
     )
 
 
+def test_a_combined_log_without_request_times_says_what_its_stamps_are_taken_for(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    text = '203.0.113.7 - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1" 200 10 "-" "agent"{}\n'
+    line = ["features", log, "--out", tmp_path / "out.parquet"]
+    unknown = "no request time found: stamps are taken as the start; nginx users: see docs/formats.md"
+    for further, options, told in (
+        ("", [], unknown),
+        (' "0.123"', [], unknown),
+        ("", ["--stamp", "start"], "stamps mark the start of requests"),
+        ("", ["--stamp", "end"], "stamps mark the end of requests"),
+        (" 0.123", [], "stamps mark the end of requests"),
+    ):
+        log.write_text(text.format(further))
+        assert f"{log}: 1 lines, combined, {told}\n" in done(*line, *options).err
+
+
 def test_the_commonest_reasons_are_told_with_their_counts(tmp_path: Path, made: Made) -> None:
     log = tmp_path / "log.jsonl"
     bad = b"x\n" * 3 + b'{"ip": "1.2.3.4", "method": "GET", "path": "/"}\n' * 2 + b'{"time": 1}\n' + b"\xff\n"
