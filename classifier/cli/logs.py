@@ -12,6 +12,7 @@ from classifier.cli.files import check_spared
 from classifier.cli.terminal import bar, say
 from classifier.errors import BotsieveError, InputError
 from classifier.logs import FileReading, Reading, read_events
+from classifier.logs.reader import check_options
 
 REASONS = 3
 """Reasons of rejects that are told, the commonest first; all of them stand in the rejects file."""
@@ -19,7 +20,7 @@ REASONS = 3
 
 @dataclass
 class LogOptions:
-    """The options of reading, and the totals of the newest reading."""
+    """The options of reading, checked before anything is read, and the totals of the newest reading."""
 
     logs: list[Path]
     format: str
@@ -31,6 +32,10 @@ class LogOptions:
     quiet: bool
     solved_legitimate: bool = False
     reading: Reading = field(default_factory=Reading)
+
+    def __post_init__(self) -> None:
+        """Raise InputError for an option that cannot be meant."""
+        check_options(self.format, self.mapping(), self.stamp)
 
     def mapping(self) -> dict[str, str] | None:
         """Return `--columns` as a mapping from event field to column."""

@@ -41,6 +41,9 @@ def _source(log: LogOptions, options: TrainOptions, tell: Terminal) -> tuple[Sou
     if options.inject is None:
         # A log may be larger than memory, so it is read again for each pass.
         return lambda: log.tables(beside, "reading"), None
+    from classifier.traffic import to_weave
+
+    to_weave(options.inject)  # a name that is none is said before the log is read
     own = pa.concat_tables(log.tables(beside, "reading"), promote_options="default")
     again = weaving_into(own, options.inject, options.seed, tell)
     return again(0), again

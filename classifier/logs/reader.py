@@ -66,7 +66,8 @@ def read_events(
     file holds a line, and where no line could be accepted.
     """
     files = [file for path in paths for file in _unfolded(Path(path))]
-    _check_arguments(files, format, columns, stamp, chunk_rows)
+    check_options(format, columns, stamp)
+    _check_arguments(files, chunk_rows)
     run = _Run(format, columns, stamp, keep_rejected, reading or Reading(), progress, solved_legitimate)
     return _events(run, files, chunk_rows, rejects)
 
@@ -106,20 +107,22 @@ def _unfolded(path: Path) -> list[Path]:
     return files if files and journal.is_journal(files[0]) else [path]
 
 
-def _check_arguments(
-    files: Sequence[Path], format: str, columns: Mapping[str, str] | None, stamp: str, chunk_rows: int
-) -> None:
-    if not files:
-        raise LogError("no log was named; give at least one file")
+def check_options(format: str, columns: Mapping[str, str] | None, stamp: str) -> None:
+    """Raise LogError for a format, an event field to map or a stamp that there is none of."""
     if format not in FORMATS:
         raise LogError(f"there is no format {format}; use one of {', '.join(FORMATS)}")
     if stamp not in STAMPS:
         raise LogError(f"there is no stamp {stamp}; use one of {', '.join(STAMPS)}")
-    if chunk_rows < 1:
-        raise LogError(f"chunk_rows is {chunk_rows}; a chunk has at least one row")
     for field in columns or {}:
         if field not in EVENT_SCHEMA.names:
             raise LogError(f"there is no event field {field} to map; the fields are {', '.join(EVENT_SCHEMA.names)}")
+
+
+def _check_arguments(files: Sequence[Path], chunk_rows: int) -> None:
+    if not files:
+        raise LogError("no log was named; give at least one file")
+    if chunk_rows < 1:
+        raise LogError(f"chunk_rows is {chunk_rows}; a chunk has at least one row")
     for file in files:
         if not file.exists():
             raise LogError(f"{file} does not exist; check the path")

@@ -66,13 +66,16 @@ def to_weave(inject: str) -> list[str]:
     """Return what `--inject` names as `inject` takes it; a family without a grade comes plain and evasive.
 
     Mimics have to be asked for: a model that learns from them learns that what legitimate clients do is malicious.
+    Raises InputError for an unknown family or grade.
     """
     names = [name.strip() for name in inject.split(",") if name.strip()]
-    return [
+    entries = [
         entry
         for name in names
         for entry in ([name] if ":" in name or name == "none" else [f"{name}:plain", f"{name}:evasive"])
     ]
+    chosen(entries)
+    return entries
 
 
 def _divide(

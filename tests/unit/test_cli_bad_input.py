@@ -300,6 +300,39 @@ def test_bad_usage_is_one_line_that_says_what_to_do(
     assert [path for path in tmp_path.iterdir() if not path.name.startswith(".")] == []
 
 
+@pytest.mark.parametrize("name", ["features", "score", "evaluate", "train", "drift", "whatif", "promote", "replay"])
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (["--format", "nginx"], "there is no format nginx; use one of auto, combined"),
+        (["--stamp", "begin"], "there is no stamp begin; use one of auto, start, end"),
+        (["--columns", "foo"], "--columns takes FIELD=COLUMN, not 'foo'"),
+        (["--columns", "when=ts"], "there is no event field when to map"),
+    ],
+)
+def test_options_of_reading_are_checked_before_anything_is_read_or_loaded(
+    name: str, option: list[str], says: str, tmp_path: Path
+) -> None:
+    line: list[Any] = [name, tmp_path / "none.log", "--out", tmp_path / "o.csv", "--bundle", tmp_path / "none"]
+    if name == "features":
+        line = line[:4]
+    if name in ("evaluate", "train", "drift"):
+        del line[2:4]
+    if name == "replay":
+        line = [*line[:4], "--url", "http://127.0.0.1:1"]
+    if name == "promote":
+        line = [name, "models:/botsieve/1", "--log", tmp_path / "none.log", "--registry", tmp_path]
+    assert botsieve(*line, *option) == (2, "", f"botsieve: {refused(*line, *option, says=says)[10:]}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["evaluate", "train", "whatif"])
+def test_attacks_to_weave_in_are_checked_before_the_log_is_read(name: str, tmp_path: Path, made: Made) -> None:
+    line: list[Any] = [name, tmp_path / "none.log", "--bundle", tmp_path / "new" if name == "train" else made.bundle]
+    out = ["--out", tmp_path / "forecast"] if name == "whatif" else []
+    refused(*line, *out, "--inject", "everything", "--quiet", says="unknown attack 'everything'; known are all, none, ")
+
+
 def test_no_command_shows_the_help(made: Made) -> None:
     ran = botsieve()
     assert ran.code == 2
