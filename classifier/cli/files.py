@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,16 +20,20 @@ ROW_GROUP = 65_536
 
 
 def check_ending(path: Path, endings: tuple[str, ...] = TABLE_ENDINGS) -> None:
-    """Raise InputError when `path` has another ending, lies in no folder, or is one."""
+    """Raise InputError when `path` has another ending, or is no place for a file (see `check_place`)."""
     if path.suffix not in endings:
         raise InputError(f"{path}: the name must end in {' or '.join(endings)}")
     check_place(path)
 
 
 def check_place(path: Path) -> None:
-    """Raise InputError when `path` lies in no folder, or is one."""
+    """Raise InputError when `path` lies in no folder or in one that cannot be written to, or is one."""
     if not path.parent.is_dir():
+        if path.parent.exists():
+            raise InputError(f"{path.parent} is no folder, so {path} cannot be written; name a file in a folder")
         raise InputError(f"the folder {path.parent} does not exist; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"the folder {path.parent} cannot be written to; name a file in another")
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a file in it")
 

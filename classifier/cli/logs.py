@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from classifier.cli.files import check_spared
+from classifier.cli.files import check_place, check_spared
 from classifier.cli.terminal import bar, say
 from classifier.errors import BotsieveError, InputError
 from classifier.logs import FileReading, Reading, read_events
@@ -52,6 +52,8 @@ class LogOptions:
         rejects = self.rejects or Path(f"{beside}.rejects.jsonl")
         if not rejects.parent.is_dir():
             raise InputError(f"the folder {rejects.parent} does not exist; make it first")
+        if self.rejects and not rejects.exists():
+            check_place(rejects)
         if rejects == beside:
             raise InputError(f"--rejects {rejects} is the output itself; name another file")
         check_spared([beside, rejects], self.logs)

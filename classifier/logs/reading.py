@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, NamedTuple
 
+from classifier.errors import LogError
+
 CONTENT_BYTES = 1_024
 """How much of a rejected line is kept where the user asks for its content."""
 
@@ -65,20 +67,34 @@ class Reject(NamedTuple):
 
 
 class RejectFile:
-    """The JSON Lines file of rejects: file, line, offset, reason; content only where the user asked to keep it."""
+    """The JSON Lines file of rejects: file, line, offset, reason; content only where the user asked to keep it.
+
+    It is made with the first reject; one of an earlier run is emptied at once.
+    """
 
     def __init__(self, path: Path | None, keep: bool) -> None:
-        self._file: IO[str] | None = path.open("w", encoding="utf-8") if path else None
-        self._keep = keep
+        self._path, self._keep = path, keep
+        self._file: IO[str] | None = self._open(path) if path and path.exists() else None
 
     def note(self, file: Path, reject: Reject) -> None:
         """Write one reject."""
-        if self._file is None:
+        if self._path is None:
             return
+        if self._file is None:
+            self._file = self._open(self._path)
         entry = {"file": str(file), "line": reject.line, "offset": reject.offset, "reason": reject.reason}
         if self._keep and reject.content is not None:
             entry["content"] = reject.content[:CONTENT_BYTES].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
         self._file.write(json.dumps(entry) + "\n")
+
+    @staticmethod
+    def _open(path: Path) -> IO[str]:
+        try:
+            return path.open("w", encoding="utf-8")
+        except OSError as error:
+            raise LogError(
+                f"rejected lines cannot be noted in {path} ({error.strerror}); name a file that can be written with --rejects"
+            ) from error
 
     def close(self) -> None:
         """Close the file."""

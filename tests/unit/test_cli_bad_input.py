@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -331,6 +332,24 @@ def test_attacks_to_weave_in_are_checked_before_the_log_is_read(name: str, tmp_p
     line: list[Any] = [name, tmp_path / "none.log", "--bundle", tmp_path / "new" if name == "train" else made.bundle]
     out = ["--out", tmp_path / "forecast"] if name == "whatif" else []
     refused(*line, *out, "--inject", "everything", "--quiet", says="unknown attack 'everything'; known are all, none, ")
+
+
+def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: Made
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path and (mode != 0))
+    bundle = ["--bundle", made.bundle, "--quiet"]
+    line: list[Any]
+    for line in (
+        ["score", made.log, "--out", tmp_path / "o.csv", *bundle],
+        ["features", made.log, "--out", tmp_path / "o.parquet", "--quiet"],
+        ["evaluate", made.log, "--json", tmp_path / "o.json", *bundle],
+        ["evaluate", made.log, "--rejects", tmp_path / "r.jsonl", *bundle],
+        ["simulate", "--out", tmp_path / "o.jsonl", "--quiet"],
+    ):
+        refused(*line, says=f"the folder {tmp_path} cannot be written to; name a file in another")
+    refused("score", made.log, "--out", made.log / "o.csv", *bundle, says=f"{made.log} is no folder, so ")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_command_shows_the_help(made: Made) -> None:

@@ -305,6 +305,15 @@ def test_notes_of_an_earlier_run_stay_until_another_one_begins(tmp_path: Path, n
     assert notes.exists() == named
 
 
+def test_the_file_of_rejects_is_made_with_the_first_of_them(tmp_path: Path) -> None:
+    log, notes = tmp_path / "log", tmp_path / "none" / "rejects"
+    log.write_bytes(events())
+    assert read_log([log], rejects=notes).num_rows == 20  # so that a folder that cannot be written to is no harm
+    log.write_bytes(events() + b"x\n")
+    with pytest.raises(LogError, match=r"noted in .*rejects \(No such file or directory\); name a file .* --rejects"):
+        read_log([log], rejects=notes)
+
+
 def test_wrong_types_name_their_field(tmp_path: Path) -> None:
     wrong = {"time": None, "ip": 7, "status": "200", "duration": "1", "malicious": 1, "input_tokens": 1.5, "prompt": []}
     good = {"time": 1_778_000_000, "ip": "203.0.113.7", "method": "GET", "path": "/"}
@@ -441,7 +450,7 @@ def test_read_is_accepted_and_rejected_whatever_the_bytes(data: bytes, kind: str
                 return
         assert reading.read == reading.accepted + reading.rejected == len(filled)
         assert reading.accepted == rows
-        entries = [json.loads(line) for line in notes.read_text().splitlines()]
+        entries = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
         assert len(entries) == reading.rejected
         for entry in entries:
             assert data[: entry["offset"]].count(b"\n") == entry["line"] - 1
