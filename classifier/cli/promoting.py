@@ -22,6 +22,9 @@ def run(uri: str, log: LogOptions, inject: str | None, margin: float, registry: 
         log.conclude()
     for check in done.checks:
         say(f"{check.name}: {check.found}", log.quiet)
+    if done.before == done.version:
+        say(f"{done.name} version {done.version} is champion already in {registry}; nothing was changed", log.quiet)
+        return
     before = "there was none before" if done.before is None else f"version {done.before} is previous"
     say(f"{done.name} version {done.version} is champion in {registry}; {before}", log.quiet)
 

@@ -109,8 +109,7 @@ def rollback(name: str = MODEL_NAME, root: Path | str = DEFAULT_ROOT) -> tuple[i
 
     The two change places, so a second rollback undoes the first. Raises InputError where there is nothing to go back to.
     """
-    if not (Path(root) / _DATABASE).is_file():
-        raise InputError(f"no registry at {root}: train a bundle first, or run where its mlruns folder is")
+    _check_there(Path(root))
     with _mlflow(Path(root)) as mlflow:
         now, before = _version(mlflow, name, CHAMPION), _version(mlflow, name, PREVIOUS)
         if now is None or before is None:
@@ -119,6 +118,13 @@ def rollback(name: str = MODEL_NAME, root: Path | str = DEFAULT_ROOT) -> tuple[i
         client.set_registered_model_alias(name, CHAMPION, str(before))
         client.set_registered_model_alias(name, PREVIOUS, str(now))
         return before, now
+
+
+def _check_there(root: Path) -> None:
+    if not (root / _DATABASE).is_file():
+        raise InputError(
+            f"no registry at {root}: `botsieve train --registry {root}` makes one; or name another with --registry"
+        )
 
 
 def versions(name: str = MODEL_NAME, root: Path | str = DEFAULT_ROOT) -> list[Registered]:
@@ -165,8 +171,7 @@ def resolve(uri: str, root: Path | str = DEFAULT_ROOT) -> Path:
     Raises InputError for another form of address, or one that nothing is registered under.
     """
     name, alias, version = parsed(uri)
-    if not (Path(root) / _DATABASE).is_file():
-        raise InputError(f"no registry at {root}: train a bundle first, or run where its mlruns folder is")
+    _check_there(Path(root))
     with _mlflow(Path(root)) as mlflow:
         run_id = _run_of(mlflow, uri, name, alias, version)
         return _folder(mlflow, run_id)

@@ -121,6 +121,9 @@ def test_promoting_moves_the_alias_and_rolling_back_moves_it_again(registry: Pat
     ran = done("promote", "models:/botsieve/2", "--log", made.log, "--registry", registry)
     assert "botsieve version 2 is champion" in ran.err
     assert "version 1 is previous" in ran.err
+    again = done("promote", "models:/botsieve/2", "--log", made.log, "--registry", registry).err
+    assert "botsieve version 2 is champion already" in again
+    assert "previous" not in again
     assert resolve("models:/botsieve@champion", registry) == resolve("models:/botsieve/2", registry)
     done("promote", "rollback", "--registry", registry)
     assert resolve("models:/botsieve@champion", registry) == resolve("models:/botsieve/1", registry)
