@@ -63,5 +63,6 @@ class Terminal:
 
 
 def threads_of(asked: int) -> int:
-    """Return the number of threads for `--threads`: 0 is one a core that this process may use."""
-    return asked or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else asked or os.cpu_count() or 1
+    """Return the number of threads for `--threads`: 0 is one a core that this process may use, and no more are of any use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(asked or cores, cores)
