@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Any
 
 INTERRUPTED = 130
 ARENA_KIB = 128 * 1024
@@ -32,7 +33,7 @@ def _run(arguments: list[str]) -> int:
         code = app(arguments or ["--help"], prog_name="botsieve", standalone_mode=False)
     except TyperException as error:  # bad usage; typer by itself would draw a box of several lines
         where = getattr(getattr(error, "ctx", None), "command_path", "botsieve")
-        return _fail(f"{error.format_message().rstrip('.')}; see {where} --help", 2)
+        return _fail(f"{error.format_message().rstrip('.')}{_meant(error)}; see {where} --help", 2)
     except BotsieveError as error:
         return _fail(str(error), error.exit_code)
     except (Abort, KeyboardInterrupt):
@@ -45,6 +46,15 @@ def _run(arguments: list[str]) -> int:
     if code == INTERRUPTED:
         return _fail("interrupted", INTERRUPTED)
     return int(code or 0) if arguments else 2
+
+
+def _meant(error: Any) -> str:
+    """Return a hint where an option and its value were written as one, as in `--per-client`."""
+    option, dash, value = str(getattr(error, "option_name", None) or "").rpartition("-")
+    command = getattr(getattr(error, "ctx", None), "command", None)
+    options = [each for each in getattr(command, "params", ()) if not getattr(each, "is_flag", True)]
+    known = {name for each in options for name in each.opts}
+    return f"; did you mean {option} {value}?" if option in known else ""
 
 
 def _fail(message: str, code: int) -> int:

@@ -48,7 +48,7 @@ MaxRejected = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no summary.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
-Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads to use; 0 for one a core.")]
+Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads to use, at most one a core; 0 for as many.")]
 Registry = Annotated[Path, typer.Option("--registry", metavar="DIR", help="Where models:/… are registered.")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 

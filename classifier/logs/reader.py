@@ -124,6 +124,8 @@ def _check_arguments(files: Sequence[Path], chunk_rows: int) -> None:
     if chunk_rows < 1:
         raise LogError(f"chunk_rows is {chunk_rows}; a chunk has at least one row")
     for file in files:
+        if str(file) == "-" and not file.exists():
+            raise LogError("- is no file; name /dev/stdin to read standard input")
         if not file.exists():
             raise LogError(f"{file} does not exist; check the path")
 

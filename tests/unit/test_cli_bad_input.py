@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from classifier.cli.terminal import threads_of
 from tests.unit.command_line import BAD, Made, botsieve, done, jsonl, made, refused, small_forests, totals
 
 __all__ = ["made"]
@@ -264,7 +265,9 @@ def test_what_is_no_bundle(tmp_path: Path, made: Made) -> None:
         (["score", "LOG", "--bundle", "BUNDLE", "--out", "o.csv", "--columns", "when=t"], "no event field when"),
         (["score", "LOG", "--bundle", "BUNDLE", "--out", "o.csv", "--threads", "-1"], "see botsieve score --help"),
         (["score", "LOG", "--bundle", "BUNDLE", "--out", "o.csv", "--max-rejected", "-1"], "--max-rejected"),
-        (["score", "LOG", "--bundle", "BUNDLE", "--out", "o.csv", "--wrong"], "No such option: --wrong"),
+        (["score", "LOG", "--bundle", "BUNDLE", "--out", "o.csv", "--wrong"], "No such option: --wrong; see botsieve"),
+        (["score", "LOG", "--bundle", "BUNDLE", "--out", "o.csv", "--per-client"], "did you mean --per client?; see"),
+        (["score", "-", "--bundle", "BUNDLE", "--out", "o.csv"], "- is no file; name /dev/stdin to read"),
         (["features", "LOG", "--out", "o.csv"], "must end in .parquet"),
         (["evaluate", "LOG", "--bundle", "BUNDLE", "--json", "none/o.json"], "the folder none does not exist"),
         (["evaluate", "LOG", "--bundle", "BUNDLE", "--inject", "magic"], "unknown attack 'magic'; known are"),
@@ -350,6 +353,11 @@ def test_a_folder_that_cannot_be_written_to_is_named_before_anything_is_read(
         refused(*line, says=f"the folder {tmp_path} cannot be written to; name a file in another")
     refused("score", made.log, "--out", made.log / "o.csv", *bundle, says=f"{made.log} is no folder, so ")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_more_threads_than_cores_are_started() -> None:
+    assert threads_of(100_000) == threads_of(0) == len(os.sched_getaffinity(0))
+    assert threads_of(1) == 1
 
 
 def test_no_command_shows_the_help(made: Made) -> None:
