@@ -50,7 +50,7 @@ def _run(arguments: list[str]) -> int:
 
 def _meant(error: Any) -> str:
     """Return a hint where an option and its value were written as one, as in `--per-client`."""
-    option, dash, value = str(getattr(error, "option_name", None) or "").rpartition("-")
+    option, _, value = str(getattr(error, "option_name", None) or "").rpartition("-")
     command = getattr(getattr(error, "ctx", None), "command", None)
     options = [each for each in getattr(command, "params", ()) if not getattr(each, "is_flag", True)]
     known = {name for each in options for name in each.opts}

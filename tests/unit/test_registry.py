@@ -78,7 +78,7 @@ def test_other_addresses_are_refused(uri: str, tmp_path: Path) -> None:
 
 
 def test_no_registry_and_no_bundle_are_said_plainly(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="`botsieve train --registry .*mlruns` makes one"):
+    with pytest.raises(InputError, match=r"`botsieve train --registry .*mlruns` makes one"):
         resolve("models:/botsieve@champion", tmp_path / "mlruns")
     assert not (tmp_path / "mlruns").exists()
     with pytest.raises(BundleError):
