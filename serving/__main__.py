@@ -8,7 +8,8 @@ import logging
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from classifier.errors import BotsieveError, InputError
 from serving.settings import CONFIG_VARIABLE, Settings, load_settings
@@ -26,15 +27,26 @@ _HUGE_PAGES = "NUMPY_MADVISE_HUGEPAGE"
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the service until it is told to stop; return the exit code."""
-    given = vars(_options().parse_args(arguments))
-    config = given.pop("config")
-    if config is not None:
-        os.environ[CONFIG_VARIABLE] = config
     try:
-        return serve(load_settings(**given))
+        given = vars(_options().parse_args(arguments))
+        config = given.pop("config")
+        if config is not None:
+            if not Path(config).is_file():
+                raise InputError(f"--config {config} is no file; check the path")
+            os.environ[CONFIG_VARIABLE] = config
+        return serve(_settings(given))
     except BotsieveError as error:
         print("botsieve: " + " ".join(str(error).split()), file=sys.stderr)
         return error.exit_code
+
+
+def _settings(given: dict[str, Any]) -> Settings:
+    try:
+        return load_settings(**given)
+    except InputError as error:
+        if "bundle cannot be used: Field required" in str(error):
+            raise InputError("no bundle was named; give --bundle DIR, or see docs/configuration.md") from error
+        raise
 
 
 def serve(settings: Settings) -> int:
@@ -64,8 +76,10 @@ def serve(settings: Settings) -> int:
     if settings.state is not None:
         snapshots = Snapshots(settings.state, secret_from_environment())
         restored = snapshots.restore(model.sizes, settings.pending_limit)
-    if settings.grpc_port:
-        _check_free(settings.host, settings.grpc_port)  # said in one line here; within uvicorn it would be a traceback
+    # Said in one line here; within uvicorn it would be a traceback, or lines of its log.
+    for name in ("port", "grpc_port"):
+        if getattr(settings, name):
+            _check_free(settings.host, getattr(settings, name), name)
     app = create_app(settings, model, challenger=challenger, restored=restored)
     config = uvicorn.Config(app, **uvicorn_options(settings, app.hot))
     server = uvicorn.Server(config)
@@ -75,12 +89,20 @@ def serve(settings: Settings) -> int:
     return 0 if server.started else 1
 
 
-def _check_free(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _check_free(host: str, port: int, name: str = "port") -> None:
     try:
-        socket.create_server((host, port), family=family).close()
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        socket.create_server(address[:2], family=family).close()
     except OSError as error:
-        raise InputError(f"grpc_port {port} cannot be listened on ({error.strerror}); choose another") from error
+        reason = error.strerror or error
+        raise InputError(f"{name} {port} of {host} cannot be listened on ({reason}); choose another") from error
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad usage is an error of one line, as in every other command."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
 def uvicorn_options(settings: Settings, hot: Hot) -> dict[str, Any]:
@@ -105,7 +127,7 @@ def uvicorn_options(settings: Settings, hot: Hot) -> dict[str, Any]:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="botsieve serve", description="Serve a bundle over HTTP.")
+    parser = _Parser(prog="botsieve serve", description="Serve a bundle over HTTP.")
     parser.add_argument("--config", metavar="FILE.toml", help="settings; see docs/configuration.md")
     for name in ("bundle", "challenger", "host", "journal", "state"):
         parser.add_argument(f"--{name}")

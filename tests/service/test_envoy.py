@@ -256,7 +256,7 @@ def test_any_bytes_are_answered_or_refused(judge: Judge, contents: list[bytes]) 
 
 def test_a_taken_port_is_bad_input_before_the_service_starts() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InputError, match="grpc_port"):
-        _check_free("127.0.0.1", taken.getsockname()[1])
+        _check_free("127.0.0.1", taken.getsockname()[1], "grpc_port")
 
 
 def test_the_port_opens_with_the_service_and_a_taken_one_is_bad_input(judge: Judge) -> None:  # noqa: F811

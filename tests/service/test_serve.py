@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from classifier.cli import serving
 from classifier.errors import InputError
-from serving.__main__ import _options
+from serving.__main__ import _check_free, _options, main
 
 
 def started(monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[str]:
@@ -41,3 +42,25 @@ def test_a_folder_stays_and_a_name_that_is_none_is_one_line(tmp_path: Path) -> N
     assert serving.folder_of("some/folder", tmp_path) == "some/folder"
     with pytest.raises(InputError, match="no registry at"):
         serving.folder_of("models:/botsieve@champion", tmp_path)
+
+
+def test_what_the_service_cannot_start_with_is_one_line_that_says_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BOTSIEVE_CONFIG", raising=False)
+    monkeypatch.delenv("BOTSIEVE_BUNDLE", raising=False)
+    file = str(tmp_path / "none.toml")
+    for arguments, says in (
+        (["--mode", "enforced"], "argument --mode: invalid choice: 'enforced'"),
+        (["--port", "x"], "argument --port: invalid int value: 'x'; see botsieve serve --help"),
+        ([], "no bundle was named; give --bundle DIR, or see docs/configuration.md"),
+        (["--config", file], f"--config {file} is no file; check the path"),
+    ):
+        assert main(arguments) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"botsieve: {says}")
+        assert told.count("\n") == 1
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"^port {port} of 127.0.0.1 cannot be listened on .*; choose another"):
+            _check_free("127.0.0.1", port)
