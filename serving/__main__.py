@@ -94,7 +94,7 @@ def _check_free(host: str, port: int, name: str = "port") -> None:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server(address[:2], family=family).close()
     except OSError as error:
-        reason = error.strerror or error
+        reason = str(error.strerror or error).partition(" (while ")[0]
         raise InputError(f"{name} {port} of {host} cannot be listened on ({reason}); choose another") from error
 
 
