@@ -5,6 +5,7 @@ Nothing heavy is imported until a command runs, so that `--help` answers at once
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Any
@@ -19,6 +20,9 @@ def main() -> None:
     os.environ.setdefault("MIMALLOC_ARENA_RESERVE", str(ARENA_KIB))
     # Beside other work, threads that spin at every barrier of LightGBM make training take four times as long.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal cannot show is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(_run(sys.argv[1:]))
 
 

@@ -6,8 +6,11 @@ list does not know, from a table of ours.
 
 from __future__ import annotations
 
+import json
 import re
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 MISSING, BROWSER, CLIENT_LIBRARY, DECLARED_BOT, OTHER = range(5)
@@ -33,14 +36,22 @@ _LONGEST = 512
 @cache
 def _patterns() -> tuple[Any, Any]:
     import re2
-    from crawleruseragents import CRAWLER_USER_AGENTS_DATA
 
     options = re2.Options()
     options.log_errors = False
     options.max_mem = 64 << 20
     libraries = re2.compile("|".join(CLIENT_LIBRARIES), options)
-    bots = re2.compile("|".join(f"(?:{entry['pattern']})" for entry in CRAWLER_USER_AGENTS_DATA), options)
+    bots = re2.compile("|".join(f"(?:{entry['pattern']})" for entry in _crawlers()), options)
     return bots, libraries
+
+
+def _crawlers() -> list[dict[str, Any]]:
+    """Read the list without importing its package, which takes it to be in the locale's encoding."""
+    package = find_spec("crawleruseragents")
+    if package is None or package.origin is None:
+        raise ImportError("crawler-user-agents is not installed")
+    entries: list[dict[str, Any]] = json.loads(Path(package.origin).with_name("crawler-user-agents.json").read_bytes())
+    return entries
 
 
 def agent_class(user_agent: str | None) -> int:

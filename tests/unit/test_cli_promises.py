@@ -334,3 +334,15 @@ def test_exit_codes_from_the_shell(made: Made, tmp_path: Path) -> None:
     assert len([line for line in ran.stderr.splitlines() if line.startswith("botsieve: ")]) == 2
     assert "Traceback" not in ran.stderr
     assert (tmp_path / "f.parquet").exists()
+
+
+def test_a_locale_without_utf8_changes_no_result_and_breaks_no_message(
+    made: Made, scores: pa.Table, tmp_path: Path
+) -> None:
+    bare = "LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 PYTHONIOENCODING=ascii"
+    score = f"{sys.executable} -m classifier score {made.log} --bundle {made.bundle}"
+    ran = _shell(f"{bare} {score} --out s.parquet && {bare} {score} --out none/\u00e9.parquet --per \u00e9", tmp_path)
+    assert pq.read_table(tmp_path / "s.parquet").equals(scores)
+    assert "scoring \\u2026\n" in ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith("botsieve: --per takes request or client, not \\")
+    assert (ran.returncode, "Traceback" in ran.stderr) == (2, False)
