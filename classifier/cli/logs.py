@@ -84,7 +84,7 @@ class LogOptions:
             if file.note:
                 say(f"{file.path} {file.note}", self.quiet)
             if file.broken:  # never hidden: most of the log may be missing
-                say(f"{file.path} is damaged: {file.broken}; only what comes before was read")
+                say(f"{file.path}, after {file.lines - 1:,} lines: {file.broken}; the rest was not read")
         if reading.files:
             say(f"read {reading.read:,} = accepted {reading.accepted:,} + rejected {reading.rejected:,}", self.quiet)
         if reading.rejected:
