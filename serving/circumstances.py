@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 
 from classifier.circumstances import Known, predicted_tokens
 from classifier.events import MICROSECONDS
+from classifier.model.judge import Judge
 from classifier.policy import Budgets, Circumstances, Decision, Policy, Pressure, Thresholds, thresholds_from_curve
 from serving.gate import Arrival, Gate
 from serving.lists import Lists
 from serving.settings import Route, Settings
-from serving.situation import Watch
+from serving.situation import Watch, levels_of
 
 
 class Load:
@@ -56,22 +57,25 @@ class Observer:
         self.lists, self.load, self.watch, self._gate = lists, load, Watch(gate), gate
         self._settings = settings = gate.settings
         self._known = Known(settings.known_account_s, settings.known_client_s, settings.known_requests)
-        self._of = gate.thresholds
-        self._policies: dict[str, Policy] = {}  # by the pattern of a route
-        self._renew()
+        self._policies = self._policies_of(gate.model, gate.thresholds)
 
-    def decide(
-        self, arrival: Arrival, raw: float, probability: float, thresholds: Thresholds
-    ) -> tuple[Decision, Sequence[str]]:
+    def decide(self, arrival: Arrival, raw: float, probability: float) -> tuple[Decision, Sequence[str]]:
         """Decide a request: the hook of the gate."""
-        if thresholds is not self._of:
-            self._renew()
         self.watch.observe(arrival, raw)
         route = self._gate.rules.of(arrival.event.path)
         decision, why = self._policies[route.path].decide(raw, probability, self.circumstances(arrival, route))
         if decision.decision == "allow" and self.load.counts:
             self.load.began(arrival.serial, self._tokens(arrival))
         return decision, why
+
+    def prepare_model(self, model: Judge, thresholds: Thresholds) -> Callable[[], None]:
+        """Make the policies of another model, and return what puts them in force: a hook of the gate. Raises InputError."""
+        policies, levels = self._policies_of(model, thresholds), levels_of(model, thresholds)
+
+        def take() -> None:
+            self._policies, self.watch.levels = policies, levels
+
+        return take
 
     def let_through(self, arrival: Arrival) -> None:
         """Count a request that goes on to the models although it was decided otherwise, or not at all: a hook of the gate."""
@@ -98,10 +102,9 @@ class Observer:
         attacked = (arrival.time - self.watch.onset) / MICROSECONDS if self.watch.state == "attack" else 0.0
         return bool(self._known.history(arrival.row) - attacked >= self._known.client_s)
 
-    def _renew(self) -> None:
-        """Take the thresholds of the model that decides now, for each route."""
-        gate, settings = self._gate, self._settings
-        self._of, manifest = gate.thresholds, gate.model.bundle.manifest
+    def _policies_of(self, model: Judge, thresholds: Thresholds) -> dict[str, Policy]:
+        """Return the policy of each route, by its pattern. Raises InputError for a budget that the model cannot hold."""
+        settings, manifest = self._settings, model.bundle.manifest
         curve, pressure = manifest.policy_curve(), Pressure(settings.load_start, settings.load_budget)
         usual = manifest.budgets["challenge"] if settings.challenge_budget is None else settings.challenge_budget
 
@@ -117,12 +120,13 @@ class Observer:
             return thresholds_from_curve(curve, Budgets(**both), tuple(stated)), both["challenge"]
 
         registration, _ = chosen(settings.registration_challenge_budget, settings.registration_block_budget)
-        self._policies = {}
-        for route in reversed(gate.rules.routes):  # of two with one pattern the first counts
+        policies = {}
+        for route in reversed(self._gate.rules.routes):  # of two with one pattern the first counts
             own, budget = chosen(route.challenge_budget, route.block_budget)
-            self._policies[route.path] = Policy(
-                own or gate.thresholds, budget=budget, curve=curve, registration=own or registration, pressure=pressure
+            policies[route.path] = Policy(
+                own or thresholds, budget=budget, curve=curve, registration=own or registration, pressure=pressure
             )
+        return policies
 
 
 def attach(gate: Gate, now: Callable[[], float]) -> Observer:
@@ -130,5 +134,6 @@ def attach(gate: Gate, now: Callable[[], float]) -> Observer:
     observer = Observer(gate, Lists(gate.settings.state, now), Load(gate.settings, now))
 
     gate.hooks.decide, gate.hooks.listed = observer.decide, observer.lists.of
+    gate.hooks.prepare_model = observer.prepare_model
     gate.hooks.let_through, gate.hooks.ended = observer.let_through, observer.load.ended
     return observer

@@ -190,8 +190,10 @@ class Recorder(Protocol):
 class Hooks:
     """Where the parts of a live service take hold. Each may be absent; together they change nothing in a calm replay."""
 
-    decide: Callable[[Arrival, float, float, Thresholds], tuple[Decision, Sequence[str]]] | None = None
+    decide: Callable[[Arrival, float, float], tuple[Decision, Sequence[str]]] | None = None
     """Decides with circumstances; returns the decision and reasons to put before the model's."""
+    prepare_model: Callable[[Judge, Thresholds], Callable[[], None]] | None = None
+    """Makes what `decide` needs of another model, and returns what puts it in force. Raises InputError, with nothing changed."""
     challenge: Callable[[Decided], dict[str, Any]] | None = None
     """Tells where the challenge is, for a decision that is enforced as one."""
     admit: Callable[[str, str], str | None] | None = None
@@ -276,14 +278,21 @@ class Gate:
     # --- what is loaded --------------------------------------------------------------------------------------------------
 
     def load(self, model: Judge) -> None:
-        """Let another model decide from the next request on. Raises InputError if its tables are of another size."""
+        """Let another model decide from the next request on.
+
+        Raises InputError if its tables are of another size or it cannot hold the budgets; then the model in use stays.
+        """
         if model.sizes != self.model.sizes:
             raise InputError(
                 f"the bundle {model.bundle.path} has tables of another size, and what is remembered does not fit them:"
                 " train with the same --capacity, or restart the service"
             )
-        self.model, self.thresholds = model, _thresholds(model, self.settings)
+        thresholds = _thresholds(model, self.settings)
+        take = self.hooks.prepare_model and self.hooks.prepare_model(model, thresholds)
+        self.model, self.thresholds = model, thresholds  # from here on nothing can fail
         self._preparer.prompts = model.prompts
+        if take is not None:
+            take()
 
     def warm(self) -> None:
         """Run the whole way once on a gate that is thrown away, so that the first request waits for no compiler.
@@ -426,7 +435,7 @@ class Gate:
             if policy is None:
                 decided.append((decide(raw, probability, thresholds), ()))
             else:
-                decided.append(policy(arrival, raw, probability, thresholds))
+                decided.append(policy(arrival, raw, probability))
         answers = []
         for arrival, (decision, why), raw, probability, own, family in zip(
             arrivals, decided, raws, probabilities, judged.reasons, judged.families, strict=True

@@ -117,8 +117,11 @@ def router(gate: Gate, metrics: Metrics, access: Access, audit: Lines) -> APIRou
             if not before:
                 raise Problem(409, "bundle", "no other bundle has decided since the start")
             old = gate.model
-            with audited(audit, "rollback", bundle=before[-1].bundle.manifest.manifest_sha256):
-                gate.load(before[-1])
+            try:
+                with audited(audit, "rollback", bundle=before[-1].bundle.manifest.manifest_sha256):
+                    gate.load(before[-1])
+            except BotsieveError as error:
+                raise Problem(409, "bundle", f"the bundle in use stays: {error}") from error
             before[:] = [old]
         log.info("bundle rolled back", extra={"bundle": gate.bundle[:16]})
         return {"champion": _described(gate.model)}

@@ -10,6 +10,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from classifier.features import layout as at
+from classifier.model.judge import Judge
+from classifier.policy import Thresholds
 from classifier.situation import STATES, Levels, Situation, State
 from serving.gate import Arrival, Gate
 
@@ -18,14 +20,12 @@ class Watch(Collector):
     """Counts the arrivals of one gate that were scored, and shows the verdict."""
 
     def __init__(self, gate: Gate) -> None:
-        self.situation, self._gate = Situation(), gate
-        self._of, self._levels = gate.thresholds, _levels(gate)
+        self.situation = Situation()
+        self.levels = levels_of(gate.model, gate.thresholds)
 
     def observe(self, arrival: Arrival, raw: float) -> None:
         """Count an arrival and its raw score."""
-        if self._gate.thresholds is not self._of:  # another model decides
-            self._of, self._levels = self._gate.thresholds, _levels(self._gate)
-        self.situation.observe(arrival.time, arrival.hashes.item(at.H_CLIENT), self._levels.mark(arrival.row, raw))
+        self.situation.observe(arrival.time, arrival.hashes.item(at.H_CLIENT), self.levels.mark(arrival.row, raw))
 
     def advance(self, time: int) -> None:
         """Let time pass where nobody comes, µs: without it, an attack that has ended in silence would go on."""
@@ -55,8 +55,9 @@ class Watch(Collector):
         yield gauge
 
 
-def _levels(gate: Gate) -> Levels:
-    return Levels.of(gate.thresholds, gate.model.bundle.manifest.policy_curve())
+def levels_of(model: Judge, thresholds: Thresholds) -> Levels:
+    """Return the raw scores that count under a model."""
+    return Levels.of(thresholds, model.bundle.manifest.policy_curve())
 
 
 def router(watch: Watch) -> APIRouter:

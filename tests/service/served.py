@@ -67,8 +67,11 @@ def mixed_events(count: int, seed: int = 0) -> list[Event]:
     ]  # fmt: skip
 
 
-def make_bundle(folder: Path, seed: int = 0) -> Bundle:
-    """A bundle whose forest splits on every kind of feature and which challenges and blocks a good part of `mixed_events`."""
+def make_bundle(folder: Path, seed: int = 0, legitimate: int = 10_000) -> Bundle:
+    """A bundle whose forest splits on every kind of feature and which challenges and blocks a good part of `mixed_events`.
+
+    Its curve is one of so many legitimate requests.
+    """
     table = table_of(mixed_events(1500, seed))
     rows = np.concatenate([c.rows for c in feature_chunks([table], sizes=SIZES, secret=SECRET)])
     rng = np.random.default_rng(seed)
@@ -84,7 +87,8 @@ def make_bundle(folder: Path, seed: int = 0) -> Bundle:
     raw = boosters.raw(rows).astype(np.float32)
     most, challenge, block = (float(np.float32(np.quantile(raw, q))) for q in (0.3, 0.7, 0.9))
     curve = LegitimateCurve(
-        10_000, 100, (-9.0, most, challenge, block, 9.0), (10_000, 7000, 3000, 1000, 0), (1.0, 0.7, 0.3, 0.1, 0.0),
+        legitimate, 100, (-9.0, most, challenge, block, 9.0), tuple(legitimate * k // 10 for k in (10, 7, 3, 1, 0)),
+        (1.0, 0.7, 0.3, 0.1, 0.0),
         least_block=float(np.float32((challenge + block) / 2)),
     )  # fmt: skip
     described = manifest(

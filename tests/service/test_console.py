@@ -281,6 +281,7 @@ def test_only_so_many_browsers_follow(app: Service, browser: TestClient, monkeyp
 def test_other_budgets_are_counted_exactly(app: Service, moment: Moment, browser: TestClient) -> None:
     curve = app.gate.model.bundle.manifest.policy_curve()
     app.gate.thresholds = replace(app.gate.thresholds, block=curve.least_block)
+    app.observer.prepare_model(app.gate.model, app.gate.thresholds)()
     assert curve.least_block not in curve.raw
     decided(app, moment)
     raws = np.array([kept.raw for kept in app.gate._kept.values()])

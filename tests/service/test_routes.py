@@ -298,6 +298,57 @@ def test_another_bundle_takes_over_and_goes_back(judge: Judge, tmp_path: Any) ->
     assert post(client_of(service(judge)), "/v1/model/reload", {}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    "budgets",
+    [
+        {"routes": [{"path": "/v1/chat/*", "challenge_budget": 0.005}]},
+        {"routes": [{"path": "/v1/*", "mode": "enforce"}, {"path": "/login", "block_budget": 0.001}]},
+        {"routes": [{"path": "/v1/chat/*", "registration": True}], "registration_challenge_budget": 0.005},
+        {"challenge_budget": 0.005},
+    ],
+)
+def test_a_bundle_that_cannot_hold_a_budget_changes_nothing(
+    judge: Judge,  # noqa: F811
+    tmp_path: Any,
+    budgets: Any,
+) -> None:
+    short = make_bundle(tmp_path / "short", seed=1, legitimate=1_000)
+    app = service(judge, token=TOKEN, state=tmp_path / "state", **budgets)
+    client = client_of(app, headers={"authorization": BEARER})
+    policies, levels, thresholds = app.observer._policies, app.observer.watch.levels, app.gate.thresholds
+    answer = post(client, "/v1/model/reload", {"bundle": str(short.path)})
+    assert (answer.status_code, answer.json()["reason"]) == (409, "bundle")
+    assert "legitimate requests to be measured" in answer.json()["detail"]
+    assert app.gate.model is judge
+    assert app.gate.thresholds is thresholds
+    assert app.observer._policies is policies
+    assert app.observer.watch.levels is levels
+    assert [line["action"] for line in client.get("/v1/audit").json()] == ["failed", "reload"]
+    assert not app.gate.tallies.failed
+    for path in ("/v1/chat/completions", "/login", "/"):
+        assert "failed" not in post(client, "/v1/decide", event(path=path)).json()
+
+
+def test_another_bundle_brings_the_thresholds_of_every_route(judge: Judge, tmp_path: Any) -> None:  # noqa: F811
+    other = make_bundle(tmp_path / "other", seed=1)
+    routes = [{"path": "/a", "challenge_budget": 0.3}, {"path": "/b", "registration": True}]
+    app = service(judge, token=TOKEN, routes=routes, registration_challenge_budget=0.3)
+    client = client_of(app, headers={"authorization": BEARER})
+
+    def holds() -> tuple[float, float, float]:
+        policies = app.observer._policies
+        return policies["/a"].calm.challenge, policies["/b"].registration.challenge, policies["*"].calm.challenge
+
+    before, levels = holds(), app.observer.watch.levels
+    assert post(client, "/v1/model/reload", {"bundle": str(other.path)}).status_code == 200
+    curve = other.manifest.policy_curve()
+    assert holds() == (curve.threshold(0.3), curve.threshold(0.3), app.gate.thresholds.challenge) != before
+    assert app.observer.watch.levels != levels
+    assert post(client, "/v1/model/rollback", {}).status_code == 200
+    assert holds() == before
+    assert app.observer.watch.levels == levels
+
+
 def test_a_challenger_is_scored_and_never_obeyed(judge: Judge, tmp_path: Any) -> None:  # noqa: F811
     other = Judge(make_bundle(tmp_path / "other", seed=2))
     chosen = Settings(bundle=judge.bundle.path, mode="shadow")
