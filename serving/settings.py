@@ -12,6 +12,7 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import unquote
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
@@ -48,6 +49,27 @@ def _check_budgets(block: float | None, challenge: float | None) -> None:
         raise ValueError("a block budget must not be above its challenge budget, which counts blocks too")
 
 
+def plain_path(path: str) -> str:
+    """Return a path as servers read it: without query and fragment, percent-decoded once, its slashes and dots resolved.
+
+    Repeated slashes count as one and before the dots, as nginx has it.
+    """
+    path = path.partition("?")[0].partition("#")[0]
+    if "%" in path:
+        path = unquote(path)
+    if "//" not in path and "/." not in path:
+        return path
+    kept: list[str] = []
+    parts = path.split("/")
+    for part in parts:
+        if part == "..":
+            del kept[-1:]
+        elif part and part != ".":
+            kept.append(part)
+    end = "/" if kept and parts[-1] in ("", ".", "..") else ""
+    return "/" * path.startswith("/") + "/".join(kept) + end
+
+
 class Route(BaseModel):
     """What holds for some paths of the gateway. The first route whose pattern fits counts."""
 
@@ -59,6 +81,13 @@ class Route(BaseModel):
     registration: bool = Field(False, description="New accounts are made here: budgets of registration hold")
     challenge_budget: Share | None = Field(None, description="Share of legitimate requests challenged or blocked, here")
     block_budget: Share | None = Field(None, description="Share of legitimate requests blocked, here")
+
+    @field_validator("path")
+    @classmethod
+    def _fits_something(cls, value: str) -> str:
+        if plain_path(value.replace("?", "x")) != value.replace("?", "x"):
+            raise ValueError("no path fits this: write it percent-decoded, without //, /./, /../ and #")
+        return value
 
     @model_validator(mode="after")
     def _budgets(self) -> Route:
@@ -231,16 +260,18 @@ class Rules:
             for route in (*settings.routes, _ANY)
         )
         self._kept = lru_cache(maxsize=4096)(self._of)
+        self._long = lru_cache(maxsize=8)(self._of)  # for as long as one request is decided, which asks more than once
 
     def of(self, path: str) -> Route:
         """Return the route of a path, its modes filled in."""
         if len(self.routes) == 1:
             return self.routes[0]
         bare = path.partition("?")[0]
-        return self._kept(bare) if len(bare) <= LONGEST_KEPT else self._of(bare)
+        return self._kept(bare) if len(bare) <= LONGEST_KEPT else self._long(bare)
 
     def _of(self, bare: str) -> Route:
-        return next(route for route in self.routes if fnmatchcase(bare, route.path))
+        plain = plain_path(bare)
+        return next(route for route in self.routes if fnmatchcase(plain, route.path))
 
 
 def load_settings(**given: Any) -> Settings:

@@ -14,7 +14,7 @@ from classifier.errors import InputError
 from classifier.features.engine import Tables
 from classifier.policy import Pressure
 from serving.__main__ import main, uvicorn_options
-from serving.settings import PRESETS, Route, Rules, Settings, load_settings
+from serving.settings import PRESETS, Route, Rules, Settings, load_settings, plain_path
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 
@@ -51,11 +51,51 @@ def test_options_win_over_the_environment_and_that_over_the_file(
 
 
 @pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/chat/completions", "/v1/%63hat/completions", "//v1/chat/completions", "/v1/chat%2fcompletions", "/v1/./chat/x",
+        "/v1/x/../chat/completions", "/%2e/v1/chat/x", "/../v1/chat/x", "/v1/x/%2E%2e/chat//x?y=%2e", "/v1/x//../chat/x",
+        "/v1/chat/x#y", "/v1/chat/.", "/v1/chat/x/..", "/v1/chat/...", "/v1/x%2f..%2fchat/", "%2fv1/chat/x", "/v1/chat/%3f",
+        "/x/.." * 80 + "/v1/chat/x",
+    ],
+)  # fmt: skip
+def test_a_path_is_matched_as_servers_read_it(path: str) -> None:
+    rules = Rules(load_settings(bundle="b", routes=[{"path": "/v1/chat/*", "mode": "enforce"}]))
+    assert [rules.of(text).mode for text in (path, path + "?x=/../..")] == ["enforce", "enforce"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/%2563hat/x", "/v1/chat/../x", "/v1/chat", "/V1/chat/x", "/v1/x?/../chat/x", "/v1/chat/%2e%2e", "x", "*", "/", "",
+        "/..",
+    ],
+)  # fmt: skip
+def test_another_path_is_another_path(path: str) -> None:
+    rules = Rules(load_settings(bundle="b", routes=[{"path": "/v1/chat/*", "mode": "enforce"}]))
+    assert rules.of(path).mode == "shadow"
+
+
+@pytest.mark.parametrize(
+    ("path", "plain"),
+    [
+        ("/a%C3%A9b", "/aéb"), ("/%", "/%"), ("/a/%zz", "/a/%zz"), ("/a//", "/a/"), ("//", "/"), ("/a/..", "/"),
+        ("/a/b/..", "/a/"), ("/a/./", "/a/"), ("/.hidden/x.", "/.hidden/x."), ("a/../b", "b"), ("/a%3fb#c?d", "/a?b"),
+    ],
+)  # fmt: skip
+def test_a_plain_path_stays_as_it_is(path: str, plain: str) -> None:
+    assert plain_path(path) == plain
+    assert plain_path(plain.replace("?", "x")) == plain.replace("?", "x")
+
+
+@pytest.mark.parametrize(
     ("given", "says"),
     [
         ({}, "bundle"), ({"mode": "maybe"}, "mode"), ({"port": 70_000}, "port"), ({"token": "short"}, "token"),
         ({"trusted_proxies": ["x"]}, "trusted_proxies"), ({"nonsense": 1}, "nonsense is no setting"),
-        ({"routes": [{"path": "/", "mood": "bad"}]}, "mood"), ({"challenge_budget": 0.1, "block_budget": 0.2}, "budget"),
+        ({"routes": [{"path": "/", "mood": "bad"}]}, "mood"),
+        ({"routes": [{"path": "/v1/%63hat/*"}]}, "percent-decoded"), ({"routes": [{"path": "/v1//*"}]}, "no path fits"),
+        ({"challenge_budget": 0.1, "block_budget": 0.2}, "budget"),
         ({"challenge_budget": 1.5}, "challenge_budget"), ({"address_header": "a b"}, "address_header"),
     ],
 )  # fmt: skip
