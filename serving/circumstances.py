@@ -33,8 +33,8 @@ class Load:
     def began(self, serial: int, tokens: float) -> None:
         """Count the tokens of a request that is let through, until it has ended."""
         if self.counts:
+            self.tokens += tokens - self._flight.get(serial, 0.0)  # it may have begun in a batch that then failed
             self._flight[serial] = tokens
-            self.tokens += tokens
 
     def ended(self, serial: int) -> None:
         """Count them no longer."""

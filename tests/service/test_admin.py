@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
@@ -326,6 +327,23 @@ def test_load_counts_what_is_let_through_whatever_was_decided(judge: Judge, mode
     if counted:
         post(client, "/v1/complete", {"id": answer["id"], "status": 200})
         assert app.metrics.gauges["load"][1]() == 0.0
+
+
+def test_a_batch_that_fails_half_way_counts_nothing_twice(judge: Judge) -> None:  # noqa: F811
+    app = service(judge, Moment(), capacity=10_000.0, typical_tokens=100.0, mode="shadow")
+    client, scorer = client_of(app), app.gate.judge
+
+    def last_is_no_number(arrivals: Any) -> Any:
+        judged = scorer(arrivals)
+        judged.raw[-1] = np.nan
+        return judged
+
+    app.batcher._judge = last_is_no_number
+    answers = post(client, "/v1/decide/batch", [event(max_tokens=2_000) for _ in range(3)]).json()
+    assert [answer["reasons"] for answer in answers] == [["scoring_error"]] * 3
+    assert app.observer.load.tokens == pytest.approx(6_000.0)
+    post(client, "/v1/complete", {"id": answers[0]["id"], "status": 200})
+    assert app.observer.load.tokens == pytest.approx(4_000.0)
 
 
 def test_under_load_unknown_clients_are_challenged_and_known_ones_are_served(judge: Judge) -> None:  # noqa: F811
