@@ -101,13 +101,20 @@ class Forwarded:
         return client_address(str(address))
 
     def _last_untrusted(self, hops: list[str]) -> IPv4Address | IPv6Address | None:
-        """Return the newest hop that is no trusted proxy: what stands before it, the client may have written itself."""
-        address = None
+        """Return the newest hop that is no trusted proxy: what stands before it, the client may have written itself.
+
+        A hop that is no address ends the reading, and the trusted one behind it is the client: an internal client that wrote
+        it must not bring about an error, and with that the gateway's fail mode.
+        """
+        found = None
         for hop in reversed(hops):
             address = _parsed(hop.strip()[:LONGEST_ADDRESS])
-            if address is None or not _within(address, self._networks):
-                return address
-        return address
+            if address is None:
+                break
+            found = address
+            if not _within(address, self._networks):
+                break
+        return found
 
     def _credential(self, headers: HeaderList) -> str | None:
         given = only(headers, b"authorization") or only(headers, b"x-api-key")
