@@ -21,7 +21,7 @@ from classifier.logs.address import client_address
 from serving.access import Access, HeaderList, only
 from serving.batching import Batcher
 from serving.gate import Answer, Gate, Live, LiveEvent, Rejected, Tallies
-from serving.hot import load_of
+from serving.hot import LOAD_HEADER, load_of
 from serving.metrics import Metrics
 from serving.problems import PROBLEM, Headers, Problem, Receive, Scope, Send, refuse, respond
 from serving.settings import Settings
@@ -52,7 +52,7 @@ class Forwarded:
     def event(self, scope: Scope) -> LiveEvent:
         """Return the event. Raises Problem 500 when a trusted gateway does not say who the client is."""
         headers: HeaderList = scope["headers"]
-        peer = scope["client"][0] if scope.get("client") else ""
+        peer = _peer(scope)
         trusted = self.trusts(peer)
         names = self._names
         event = LiveEvent(ip=peer or "unknown", method=scope["method"], path=_own_path(scope))
@@ -72,6 +72,11 @@ class Forwarded:
         length = text_of(headers, names.length) if names.length else None
         event.request_bytes = size_of(length)
         return event
+
+    def load(self, scope: Scope) -> float | None:
+        """Return how loaded a trusted gateway says it is; None where it says nothing, or what is no number from 0 to 1."""
+        given = only(scope["headers"], LOAD_HEADER)
+        return load_of(given) if given is not None and self.trusts(_peer(scope)) else None
 
     def describe(self, event: LiveEvent, headers: HeaderList) -> None:
         """Add what the headers of a trusted gateway tell besides method, path and address."""
@@ -144,8 +149,7 @@ class Authorize:
             self._access.check_headers(headers)
             if not self._access.token_fits(only(headers, TOKEN_HEADER)):
                 raise Problem(500, "token", f"the gateway must send the service's token in {TOKEN_HEADER.decode()}")
-            event, load = self.forwarded.event(scope), only(headers, b"x-botsieve-load")
-            live = Live(carried_pass(headers), None if load is None else load_of(load))
+            event, live = self.forwarded.event(scope), Live(carried_pass(headers), self.forwarded.load(scope))
             reply = await self.decide(event, live, text_of(headers, "accept") or "")
         except Problem as problem:
             self._gate.tallies.rejected[problem.reason] += 1
@@ -226,6 +230,11 @@ def text_of(headers: HeaderList, name: str) -> str | None:
         return value.decode("utf-8")
     except UnicodeDecodeError:
         return value.decode("latin-1")
+
+
+def _peer(scope: Scope) -> str:
+    """Return the address of whoever opened the connection; empty where that is not known."""
+    return scope["client"][0] if scope.get("client") else ""
 
 
 def _own_path(scope: Scope) -> str:

@@ -28,6 +28,7 @@ _SAY: dict[Result, str] = {
     "unknown": "no request is known by this id; it may be of an earlier start of the service",
 }
 _JSON = (JSON,)
+LOAD_HEADER = b"x-botsieve-load"
 
 
 class Asker(Protocol):
@@ -233,16 +234,17 @@ def live_of(headers: HeaderList) -> Live:
             break
     else:
         return Live()
-    token, load = only(headers, b"x-botsieve-pass"), only(headers, b"x-botsieve-load")
-    return Live(None if token is None else token.decode("latin-1"), None if load is None else load_of(load))
+    token, given = only(headers, b"x-botsieve-pass"), only(headers, LOAD_HEADER)
+    load = None if given is None else load_of(given)
+    if given is not None and load is None:
+        raise Problem(422, "invalid", "x-botsieve-load is a number from 0 to 1")
+    return Live(None if token is None else token.decode("latin-1"), load)
 
 
-def load_of(text: bytes) -> float:
-    """Return a load from 0 to 1. Raises Problem 422."""
+def load_of(text: bytes) -> float | None:
+    """Return a load from 0 to 1; None for what is none."""
     try:
         value = float(text.decode("ascii"))
     except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 1.0:
-        raise Problem(422, "invalid", "x-botsieve-load is a number from 0 to 1")
-    return value
+        return None
+    return value if 0.0 <= value <= 1.0 else None

@@ -467,6 +467,33 @@ def test_a_trusted_gateway_tells_who_asks_for_what(judge: Judge, gateway: str, h
     assert app.gate.tallies.unbelieved == 0
 
 
+@pytest.mark.parametrize(
+    ("peer", "text", "told"),
+    [
+        (PROXY, "0.9", 0.9), (PROXY, "1", 1.0), ("203.0.113.9", "0.9", None), ("127.0.0.1", "0.9", None),
+        ("203.0.113.9", "x", None),
+        *[(PROXY, text, None) for text in ("", "x", "1.5", "-0.1", "nan", "1e400", "0,5", "0.9, 0.9")],
+    ],
+)  # fmt: skip
+def test_a_load_is_believed_of_a_trusted_gateway_and_never_an_error(
+    judge: Judge,  # noqa: F811
+    peer: str,
+    text: str,
+    told: float | None,
+) -> None:
+    app = service(judge, trusted_proxies=[f"{PROXY}/32"])
+    lives: list[Any] = []
+    submit = app.batcher.submit
+
+    async def noted(pending: Any, told: Any = None) -> Any:
+        lives.append(told)
+        return await submit(pending, told)
+
+    app.batcher.submit = noted  # type: ignore[method-assign]
+    assert seen(app, peer, x_forwarded_for="9.9.9.9", x_botsieve_load=text).path == "/own?q"
+    assert [one.load for one in lives] == [told]
+
+
 @pytest.mark.parametrize("value", [None, "", "unknown", "9.9.9.9, nonsense"])
 def test_a_gateway_that_does_not_say_who_asks_is_an_error_of_the_gateway(judge: Judge, value: str | None) -> None:  # noqa: F811
     app = service(judge, trusted_proxies=[f"{PROXY}/32"])
