@@ -7,9 +7,10 @@ that its address lies in. Lists live in memory; with a state folder each change 
 from __future__ import annotations
 
 import heapq
+import re
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
@@ -25,6 +26,7 @@ ListName = Literal["allow", "deny"]
 Kind = Literal["network", "account", "fingerprint"]
 MOST = 100_000
 FILE = "lists.json"
+_ZONE = re.compile(r"%[^/]*")
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -43,24 +45,20 @@ class Lists:
     """Both lists. At most `MOST` entries; of one value the newest entry counts."""
 
     def __init__(self, folder: Path | None, now: Callable[[], float]) -> None:
-        """Read the lists of a state folder. Raises InputError when its file is damaged: nobody should be let in by that."""
+        """Read the lists of a state folder. Raises InputError when its file is damaged: nobody should be let in by that.
+
+        `now` gives Unix seconds by the machine's clock, which whoever states `expires` goes by.
+        """
         self._file, self._now = None if folder is None else folder / FILE, now
-        entries: list[Entry] = []
-        if self._file is not None and self._file.exists():
-            try:
-                entries = msgspec.json.decode(self._file.read_bytes(), type=list[Entry])
-            except msgspec.MsgspecError as error:
-                raise InputError(f"{self._file} holds no lists: {error}; mend it or move it away") from error
-        self._entries: dict[tuple[Kind, str], Entry] = {}
-        self._rebuild(entries)
+        self._held = _Held([] if self._file is None else _read(self._file), now())
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._held.entries)
 
     def all(self) -> list[Entry]:
         """Return the entries that have not expired, oldest first."""
         self._drop_expired()
-        return sorted(self._entries.values(), key=lambda entry: (entry.created, entry.id))
+        return sorted(self._held.entries.values(), key=lambda entry: (entry.created, entry.id))
 
     def made(self, name: ListName, kind: Kind, value: str, expires: float | None = None, note: str = "") -> Entry:
         """Return an entry that `put` can take. Raises InputError."""
@@ -68,67 +66,89 @@ class Lists:
         value = _one_spelling(kind, value)
         if expires is not None and not expires > self._now():
             raise InputError("expires lies in the past")
-        if len(self._entries) >= MOST and (kind, value) not in self._entries:
+        if len(self) >= MOST and (kind, value) not in self._held.entries:
             raise InputError(f"the lists hold {MOST} entries, which is all they can")
         return Entry(secrets.token_hex(6), name, kind, value, self._now(), expires, note)
 
     def put(self, entry: Entry) -> None:
-        """Put an entry on its list, in place of what stood there of its value. Raises OSError when it cannot be kept."""
-        self._change({**self._entries, (entry.kind, entry.value): entry})
+        """Put an entry on its list, in place of what stood there of its value. Raises OSError when it cannot be kept.
+
+        This and `remove` take a while with many entries. They may run in another thread, but only one at a time.
+        """
+        self._change({**self._held.entries, (entry.kind, entry.value): entry})
 
     def find(self, identity: str) -> Entry | None:
         """Return an entry by its id; None if there is none."""
         self._drop_expired()
-        return next((entry for entry in self._entries.values() if entry.id == identity), None)
+        return next((entry for entry in self._held.entries.values() if entry.id == identity), None)
 
     def remove(self, entry: Entry) -> None:
         """Remove an entry. Raises OSError, and then it stays."""
-        self._change({key: other for key, other in self._entries.items() if other is not entry})
+        entries = self._held.entries.copy()
+        entries.pop((entry.kind, entry.value), None)
+        self._change(entries)
 
     def of(self, event: Event) -> ListName | None:
         """Return the list that whoever asks stands on."""
-        if not self._entries:
+        if not self._held.entries:
             return None
         self._drop_expired()
-        found = self._entries.get(("account", event.account or "")) or self._entries.get(
-            ("fingerprint", event.fingerprint or "")
-        )
+        entries = self._held.entries
+        found = entries.get(("account", event.account or "")) or entries.get(("fingerprint", event.fingerprint or ""))
         if found is not None:
             return found.list
         try:
-            name = self._networks[":" in event.ip].get(event.ip)
+            name = self._held.networks[":" in event.ip].get(event.ip.partition("%")[0])  # whatever its zone
         except ValueError:  # a host name or a pseudonym
             return None
         return name  # type: ignore[no-any-return]
 
     def _drop_expired(self) -> None:
-        if not self._due or self._due[0][0] > self._now():
+        held = self._held
+        if not held.due or held.due[0][0] > self._now():
             return
         now = self._now()
-        while self._due and self._due[0][0] <= now:
-            _, kind, value = heapq.heappop(self._due)
-            del self._entries[kind, value]
+        while held.due and held.due[0][0] <= now:
+            _, kind, value = heapq.heappop(held.due)
+            del held.entries[kind, value]
             if kind == "network":
-                del self._networks[":" in value][value]
+                del held.networks[":" in value][value]
 
     def _change(self, entries: dict[tuple[Kind, str], Entry]) -> None:
-        """Put the entries on disk, then in force."""
-        if self._file is not None:
-            put(self._file, msgspec.json.format(msgspec.json.encode(list(entries.values()))))
-        self._rebuild(list(entries.values()))
+        """Put the entries on disk, then in force: all at once, so that another thread sees the old or the new."""
+        held = _Held(entries.values(), self._now())
+        if self._file is not None:  # an entry a line, each written by itself: the other threads have their turn
+            put(self._file, b"[\n" + b",\n".join(map(msgspec.json.encode, held.entries.values())) + b"\n]\n")
+        self._held = held
 
-    def _rebuild(self, entries: list[Entry]) -> None:
-        now = self._now()
-        self._entries = {
+
+class _Held:
+    """Entries by their value, when those that expire do so, and the list of each network."""
+
+    def __init__(self, entries: Iterable[Entry], now: float) -> None:
+        self.entries: dict[tuple[Kind, str], Entry] = {
             (entry.kind, entry.value): entry for entry in entries if entry.expires is None or entry.expires > now
         }
-        kept = self._entries.values()
-        self._due = [(entry.expires, entry.kind, entry.value) for entry in kept if entry.expires is not None]
-        heapq.heapify(self._due)
-        self._networks = (PyTricia(32, socket.AF_INET), PyTricia(128, socket.AF_INET6))
+        kept = self.entries.values()
+        self.due = [(entry.expires, entry.kind, entry.value) for entry in kept if entry.expires is not None]
+        heapq.heapify(self.due)
+        self.networks = (PyTricia(32, socket.AF_INET), PyTricia(128, socket.AF_INET6))
         for entry in kept:
             if entry.kind == "network":
-                self._networks[":" in entry.value][entry.value] = entry.list
+                self.networks[":" in entry.value][entry.value] = entry.list
+
+
+def _read(file: Path) -> list[Entry]:
+    """Return the entries of a file; none where it is missing. Raises InputError."""
+    try:
+        entries = msgspec.json.decode(file.read_bytes(), type=list[Entry])
+        return [msgspec.structs.replace(entry, value=_one_spelling(entry.kind, entry.value)) for entry in entries]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}; mend it or move it away") from error
+    except (ValueError, InputError) as error:  # no JSON, or an entry that is none
+        raise InputError(f"{file} holds no lists: {error}; mend it or move it away") from error
 
 
 def _one_spelling(kind: Kind, value: str) -> str:
@@ -136,6 +156,8 @@ def _one_spelling(kind: Kind, value: str) -> str:
         if not 0 < len(value) <= 255:
             raise InputError(f"the {kind} must have 1 to 255 characters")
         return value
+    if ":" in value:
+        value = _ZONE.sub("", value)  # addresses are looked up without theirs
     try:
         network: IPv4Network | IPv6Network = ip_network(value, strict=False)
     except ValueError as error:

@@ -16,7 +16,7 @@ from classifier.events import Event
 from classifier.model.bundle import Bundle
 from classifier.model.judge import Judge
 from serving.app import Service
-from serving.lists import FILE, Lists
+from serving.lists import FILE, Entry, Lists
 from serving.logs import JsonLines
 from serving.records import Lines
 from serving.settings import Route
@@ -101,9 +101,55 @@ def test_lists_outlive_a_restart_and_entries_expire(tmp_path: Path) -> None:
     assert len(lists.all()) == 3
     lists.put(lists.made("deny", "network", "::ffff:192.0.2.1"))
     assert of(ip="192.0.2.1") == "deny"
-    (tmp_path / FILE).write_bytes(b"[{")
-    with pytest.raises(InputError, match="holds no lists"):
-        Lists(tmp_path, now)
+
+
+@pytest.mark.parametrize("value", ["fe80::1%eth0", "fe80::1", "fe80::1%25/128", "fe80::2%eth0/126"])
+def test_an_address_is_found_whatever_its_zone(tmp_path: Path, value: str) -> None:
+    lists = Lists(tmp_path, Moment())
+    lists.put(lists.made("deny", "network", value))
+    for found in (lists, Lists(tmp_path, Moment())):
+        asked = [found.of(Event(0, ip, "GET", "/")) for ip in ("fe80::1", "fe80::1%eth0", "fe80::1%1", "fe80::9%eth0")]
+        assert asked == ["deny"] * 3 + [None]
+    with pytest.raises(InputError, match="no network"):
+        lists.made("deny", "network", "192.0.2.1%eth0")
+
+
+def test_what_an_earlier_version_kept_with_a_zone_is_read(tmp_path: Path) -> None:
+    entry = Entry("a1", "deny", "network", "fe80::1%eth0/128", 1.0)
+    (tmp_path / FILE).write_bytes(msgspec.json.encode([entry]))
+    lists = Lists(tmp_path, Moment())
+    assert lists.of(Event(0, "fe80::1", "GET", "/")) == "deny"
+    lists.put(lists.made("deny", "account", "a"))
+    assert len(Lists(tmp_path, Moment())) == 2
+
+
+def test_what_cannot_be_in_force_is_not_on_disk(tmp_path: Path) -> None:
+    lists = Lists(tmp_path, Moment())
+    lists.put(lists.made("deny", "network", "192.0.2.0/24"))
+    before = (tmp_path / FILE).read_bytes()
+    with pytest.raises(SystemError):
+        lists.put(Entry("a1", "deny", "network", "no:network", 1.0))
+    assert (tmp_path / FILE).read_bytes() == before
+    assert len(lists) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"", b"[{", b"\xff", b'["\xff"]', b"{}", b'[{"id": "a"}]', None,
+        *[msgspec.json.encode([Entry("a", "allow", "network", value, 1.0)]) for value in ("", "x", "a:b", "1.2.3.4/x", "::/129")],
+    ],
+)  # fmt: skip
+def test_lists_that_cannot_be_read_stop_the_start_in_one_line(tmp_path: Path, content: bytes | None) -> None:
+    if content is None:
+        (tmp_path / FILE).mkdir()
+    else:
+        (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(
+        InputError, match=f"{FILE} (holds no lists|cannot be read): .+; mend it or move it away"
+    ) as caught:
+        Lists(tmp_path, Moment())
+    assert "\n" not in str(caught.value)
 
 
 def test_an_entry_that_expires_leaves_the_others_where_they_are() -> None:
@@ -113,14 +159,14 @@ def test_an_entry_that_expires_leaves_the_others_where_they_are() -> None:
         lists.put(lists.made("deny", "network", f"192.0.{place}.0/24", expires=START + 1.0 + place))
     lists.put(lists.made("allow", "account", "a", expires=START + 20.5))
     lists.put(lists.made("deny", "network", "192.0.9.0/24"))  # in place of one that would expire
-    held = lists._networks
+    held = lists._held
     for second in range(60):
         now.seconds = START + second
         for place in range(50):
             expected = "deny" if place == 9 or place >= second else None
             assert lists.of(Event(0, f"192.0.{place}.1", "GET", "/")) == expected
         assert (lists.of(Event(0, "1.2.3.4", "GET", "/", account="a")) == "allow") == (second <= 20)
-    assert lists._networks is held, "nothing is built anew"
+    assert lists._held is held, "nothing is built anew"
     assert [entry.value for entry in lists.all()] == ["192.0.9.0/24"]
 
 
