@@ -171,7 +171,7 @@ def create_app(
         written = None if restored is None else restored[1].written
         app.keeper = Keeper(gate, Snapshots(settings.state, key), now, written)
         app.metrics.gauges["snapshot_age_seconds"] = ("Since the newest snapshot was begun", app.keeper.age)
-    observer = app.observer = circumstances.attach(gate, now)
+    observer = app.observer = circumstances.attach(gate, now, wall)
     app.metrics.gauges["load"] = ("How loaded the gateway is", observer.load.now)
     app.metrics.gauges["listed"] = ("Entries of the allow and deny lists", lambda: len(observer.lists))
     app.metrics.gauges["clock_leaps"] = (

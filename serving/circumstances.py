@@ -129,9 +129,9 @@ class Observer:
         return policies
 
 
-def attach(gate: Gate, now: Callable[[], float]) -> Observer:
-    """Let the gate decide with circumstances."""
-    observer = Observer(gate, Lists(gate.settings.state, now), Load(gate.settings, now))
+def attach(gate: Gate, now: Callable[[], float], wall: Callable[[], float]) -> Observer:
+    """Let the gate decide with circumstances. `now` gives the service's time, `wall` the machine's, both in Unix s."""
+    observer = Observer(gate, Lists(gate.settings.state, wall), Load(gate.settings, now))
 
     gate.hooks.decide, gate.hooks.listed = observer.decide, observer.lists.of
     gate.hooks.prepare_model = observer.prepare_model

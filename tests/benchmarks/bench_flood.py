@@ -142,7 +142,7 @@ def run(bundle: Path, folder: Path, clients: int, keys: int) -> None:
         Settings(bundle=bundle, clock="event", ahead_s=1e9, warm_up_s=0.0), judge, SECRET, time.time,
         restored=(engine, Clock(float(START_US), engine.clock, engine.arrivals, 0.0, runs)),
     )  # fmt: skip
-    attach(gate, time.time)
+    attach(gate, time.time, time.time)
     timer = Timer(gate, clients)
     for _ in range(500):
         timer.decide(now)

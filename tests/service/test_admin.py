@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -15,12 +16,13 @@ from classifier.errors import InputError
 from classifier.events import Event
 from classifier.model.bundle import Bundle
 from classifier.model.judge import Judge
-from serving.app import Service
+from serving.app import Service, create_app
 from serving.lists import FILE, Entry, Lists
 from serving.logs import JsonLines
 from serving.records import Lines
-from serving.settings import Route
+from serving.settings import Route, Settings
 from tests.service.served import (  # noqa: F401 - fixtures
+    SECRET,
     START,
     Moment,
     bundle,
@@ -101,6 +103,21 @@ def test_lists_outlive_a_restart_and_entries_expire(tmp_path: Path) -> None:
     assert len(lists.all()) == 3
     lists.put(lists.made("deny", "network", "::ffff:192.0.2.1"))
     assert of(ip="192.0.2.1") == "deny"
+
+
+def test_entries_expire_by_the_time_of_the_machine(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    now = Moment(START + 3e7)  # a start a year ahead ...
+    monkeypatch.setattr("serving.app.time", SimpleNamespace(time=now))
+    monkeypatch.setattr("serving.app.Steady", lambda *_: lambda: START + 3e7)  # ... which the service's time keeps
+    settings = Settings(bundle=judge.bundle.path, mode="enforce", warm_up_s=0.0, token=TOKEN)
+    app = create_app(settings, judge, secret=SECRET)
+    client = client_of(app, headers=BEARER)
+    now.seconds = START  # the clock is put right
+    assert enlist(client, expires=START + 3600.0).status_code == 201
+    assert decided(client, ip="192.0.2.7")["reasons"][0] == "deny_list"
+    now.seconds += 3601
+    assert "deny_list" not in decided(client, ip="192.0.2.7")["reasons"]
+    assert enlist(client, expires=START + 3600.0).status_code == 422
 
 
 @pytest.mark.parametrize("value", ["fe80::1%eth0", "fe80::1", "fe80::1%25/128", "fe80::2%eth0/126"])
