@@ -73,7 +73,7 @@ def router(
 ) -> APIRouter:
     """Return the routes of one gate."""
     api = APIRouter(responses=problems(507))
-    lists = observer.lists
+    lists, changing = observer.lists, asyncio.Lock()
 
     @api.post("/v1/load")
     async def load(body: LoadBody) -> dict[str, float]:
@@ -91,25 +91,27 @@ def router(
     async def add(body: EntryBody) -> dict[str, Any]:
         """Put a network, account or fingerprint on a list, in place of what stood there of it."""
         need_token(access)
-        try:
-            entry = lists.made(body.list, body.kind, body.value, body.expires, body.note)
-        except InputError as error:
-            raise Problem(422, "invalid", str(error)) from error
-        made = msgspec.structs.asdict(entry)
-        told = {name: made[name] for name in ("id", "list", "kind", "value", "expires", "note")}
-        with audited(audit, "listed", **told):
-            lists.put(entry)
+        async with changing:  # one change after the other, each behind its line in the audit
+            try:
+                entry = lists.made(body.list, body.kind, body.value, body.expires, body.note)
+            except InputError as error:
+                raise Problem(422, "invalid", str(error)) from error
+            made = msgspec.structs.asdict(entry)
+            told = {name: made[name] for name in ("id", "list", "kind", "value", "expires", "note")}
+            with audited(audit, "listed", **told):
+                await asyncio.to_thread(lists.put, entry)
         return made
 
     @api.delete("/v1/lists/{id}", status_code=204, response_class=Response, responses=problems(403, 404))
     async def remove(id: Identity) -> Response:
         """Remove an entry."""
         need_token(access)
-        entry = lists.find(id)
-        if entry is None:
-            raise Problem(404, "unknown", "no entry has this id")
-        with audited(audit, "unlisted", id=id, list=entry.list, kind=entry.kind, value=entry.value):
-            lists.remove(entry)
+        async with changing:
+            entry = lists.find(id)
+            if entry is None:
+                raise Problem(404, "unknown", "no entry has this id")
+            with audited(audit, "unlisted", id=id, list=entry.list, kind=entry.kind, value=entry.value):
+                await asyncio.to_thread(lists.remove, entry)
         return Response(status_code=204)
 
     @api.post("/v1/mode", responses=problems(403))

@@ -117,8 +117,10 @@ class Lists:
     def _change(self, entries: dict[tuple[Kind, str], Entry]) -> None:
         """Put the entries on disk, then in force: all at once, so that another thread sees the old or the new."""
         held = _Held(entries.values(), self._now())
-        if self._file is not None:  # an entry a line, each written by itself: the other threads have their turn
-            put(self._file, b"[\n" + b",\n".join(map(msgspec.json.encode, held.entries.values())) + b"\n]\n")
+        if self._file is not None:
+            # One by one, so that other threads have their turn.
+            lines = [msgspec.json.encode(entry) for entry in entries.values()]
+            put(self._file, b"[\n" + b",\n".join(lines) + b"\n]\n")
         self._held = held
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
@@ -103,6 +106,37 @@ def test_lists_outlive_a_restart_and_entries_expire(tmp_path: Path) -> None:
     assert len(lists.all()) == 3
     lists.put(lists.made("deny", "network", "::ffff:192.0.2.1"))
     assert of(ip="192.0.2.1") == "deny"
+
+
+def test_lists_are_written_aside_and_one_change_after_the_other(
+    admin: tuple[Service, TestClient, Moment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, _, _ = admin
+    lists, told, threads = app.observer.lists, [], set()
+    put = lists.put
+
+    def slowly(entry: Entry) -> None:
+        threads.add(threading.get_ident())
+        time.sleep(0.01)
+        put(entry)
+        told.append(entry.value)
+
+    monkeypatch.setattr(lists, "put", slowly)
+
+    async def change() -> list[Any]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s", headers=BEARER) as client:
+            bodies = [{"list": "deny", "kind": "account", "value": f"a{place}"} for place in range(8)]
+            made = await asyncio.gather(*[client.post("/v1/lists", json=body) for body in bodies])
+            identity = made[3].json()["id"]
+            gone = await asyncio.gather(*[client.delete(f"/v1/lists/{identity}") for _ in range(2)])
+            return [sorted(answer.status_code for answer in gone), (await client.get("/v1/audit")).json()]
+
+    gone, audit = asyncio.run(change())
+    assert threading.get_ident() not in threads
+    assert gone == [204, 404]
+    assert [line["action"] for line in audit] == ["unlisted", *["listed"] * 8]
+    assert [line["value"] for line in audit[:0:-1]] == told
+    assert len(lists) == len(Lists(app.gate.settings.state, Moment())) == 7
 
 
 def test_entries_expire_by_the_time_of_the_machine(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
