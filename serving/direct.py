@@ -108,6 +108,7 @@ class Direct(Guarded):
         if self._route is None:
             super().on_body(body)
         else:
+            self._outside = 0
             self._read = self._read + body if self._read else body
 
     def on_message_complete(self) -> None:
@@ -116,6 +117,7 @@ class Direct(Guarded):
         if route is None:
             super().on_message_complete()
             return
+        self._request_is_there()
         exchange, body = Exchange(self), self._read
         self.cycle, self._read = cast(Any, exchange), b""
         self.hot.serve(route, "POST", self.headers, body, exchange)

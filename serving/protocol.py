@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with what it leaves open: so many connections, and headers that come in time and have an end."""
+"""uvicorn's HTTP protocol with what it leaves open: so many connections, and an end to whatever a client holds up or sends on."""
 
 from __future__ import annotations
 
@@ -22,12 +22,16 @@ class Guarded(HttpToolsProtocol):
 
     seconds = 10.0
     most_bytes = 32_768
+    most_unread = 1 << 20
+    """Bytes of a body that has been answered without being read."""
     most_connections = 4096
     rejected: Counter[str]
     """Counts what is refused here, by reason."""
     _timer: asyncio.TimerHandle | None = None
-    _head = 0
-    _in_head = True
+    _in_body = False
+    """Whether the head of a request is there and its end is not."""
+    _outside = 0
+    """Bytes since the last of a body that is read, or since the end of a head or a request: heads, trailers, empty lines."""
 
     def connection_made(self, transport: Any) -> None:
         """Start to wait for the first request, unless there are too many connections."""
@@ -43,29 +47,52 @@ class Guarded(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take data in; wait for the rest of headers, and give up on those that have no end."""
+        """Take data in; give up on headers, trailers and unread bodies that have no end or do not come."""
+        self._outside += len(data)
         super().data_received(data)
-        if not self._in_head:
+        if not self._outside or self.transport.is_closing():
             return
-        self._head += len(data)
-        if self._head > self.most_bytes:
+        unread = self._in_body and self.cycle is not None and self.cycle.response_complete
+        if unread and self._outside > self.most_unread:
+            self._refuse(Problem(413, "body_too_large", f"more than {self.most_unread} bytes came that nobody reads"))
+        elif not unread and self._outside > self.most_bytes:
             self._refuse(Problem(431, "headers_too_large", f"the headers have more than {self.most_bytes} bytes"))
-        elif self._timer is None and not self.transport.is_closing():
+        elif self._timer is None and (unread or not self._in_body):
             self._timer = self.loop.call_later(self.seconds, self._late)
 
     def on_message_begin(self) -> None:
         """Begin with the headers of a request."""
         super().on_message_begin()
-        self._head, self._in_head = 0, True
+        self._outside = self._outside or 1  # at least its first byte is there
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header. Nobody reads trailers."""
+        if not self._in_body:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The headers are there: what follows is limited where bodies are read."""
         self._head_is_there()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        if not self.cycle.response_complete:
+            self._outside = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request."""
+        self._request_is_there()
+        super().on_message_complete()
+
     def _head_is_there(self) -> None:
         self._stop()
-        self._in_head = False
+        self._in_body, self._outside = True, 0
+
+    def _request_is_there(self) -> None:
+        self._stop()
+        self._in_body, self._outside = False, 0
 
     def _stop(self) -> None:
         if self._timer is not None:
@@ -82,17 +109,23 @@ class Guarded(HttpToolsProtocol):
         super().send_400_response(msg)
 
     def _refuse(self, problem: Problem) -> None:
-        """Say why and close, unless an answer to an earlier request is still on its way."""
+        """Say why, unless this request or one before it is being answered, and close."""
         self._stop()
         if self.transport.is_closing():
             return
         self.rejected[problem.reason] += 1
-        if self.cycle is None or self.cycle.response_complete:
+        if self._is_next():
             body = msgspec.json.encode(problem.document())
             head = f"HTTP/1.1 {problem.status} {problem.document()['title']}\r\nconnection: close\r\n"
             head += f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\n\r\n"
             self.transport.write(head.encode() + body)
         self.transport.close()
+
+    def _is_next(self) -> bool:
+        """Whether the request that is being read is the next to be answered."""
+        if self._in_body:
+            return not self.pipeline and not getattr(self.cycle, "response_started", True)
+        return self.cycle is None or self.cycle.response_complete
 
 
 def limits(settings: Settings, rejected: Counter[str]) -> dict[str, Any]:
@@ -100,6 +133,7 @@ def limits(settings: Settings, rejected: Counter[str]) -> dict[str, Any]:
     return {
         "seconds": settings.body_timeout_s,
         "most_bytes": 2 * settings.max_header_bytes,
+        "most_unread": settings.max_body_bytes,
         "most_connections": settings.max_connections,
         "rejected": rejected,
     }

@@ -242,3 +242,21 @@ def test_a_connection_on_which_nothing_comes_is_closed(judge: Judge, path: str) 
         return await reader.read()
 
     assert run(service(judge), story, timeout_keep_alive=0.05).startswith(b"HTTP/1.1 200")
+
+
+def test_an_empty_line_behind_an_exchange_does_not_hold_the_connection(judge: Judge) -> None:  # noqa: F811
+    async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _state: Any) -> bytes:
+        writer.write(request("/v1/decide", ONE))
+        await answer(reader)
+        writer.write(b"\r\n")
+        return await reader.read()
+
+    app = service(judge, body_timeout_s=0.05)
+    assert run(app, story, timeout_keep_alive=60).startswith(b"HTTP/1.1 408")
+    assert app.gate.tallies.rejected == {"timeout": 1}
+
+
+def test_a_long_body_that_begins_in_the_piece_of_its_head_is_read(judge: Judge) -> None:  # noqa: F811
+    app = service(judge, max_header_bytes=600)
+    told, _ = run(app, in_pieces(request("/v1/decide/batch", [ONE] * 50)))
+    assert told.startswith(b"HTTP/1.1 200")

@@ -1,4 +1,4 @@
-"""Connections that are held open with unfinished requests are closed; others are served."""
+"""Connections that are held open or sent to without end are closed; others are served."""
 
 from __future__ import annotations
 
@@ -14,15 +14,32 @@ from serving.protocol import Guarded
 
 
 async def _app(scope: Any, receive: Any, send: Any) -> None:
+    """Read no body."""
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-async def _talk(*parts: bytes, seconds: float, most: int = 2000) -> tuple[bytes, Counter[str]]:
+async def _telling(scope: Any, receive: Any, send: Any) -> None:
+    """Read the body, and tell it and the headers."""
+    body, more = b"", True
+    while more:
+        part = await receive()
+        body, more = body + part.get("body", b""), part.get("more_body", False)
+    told = repr((scope["headers"], body)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(told))]})
+    await send({"type": "http.response.body", "body": told})
+
+
+async def _talk(
+    *parts: bytes, seconds: float, most: int = 2000, app: Any = _app, keep_alive: float = 5.0
+) -> tuple[bytes, Counter[str]]:
     """Send parts to a server; return all it sends until it closes the connection, and what it counted."""
     rejected: Counter[str] = Counter()
-    kind = type("Quick", (Guarded,), {"seconds": seconds, "most_bytes": most, "rejected": rejected})
-    config = uvicorn.Config(_app, log_config=None, access_log=False, lifespan="off")
+    limits = {"seconds": seconds, "most_bytes": most, "most_unread": 2 * most, "rejected": rejected}
+    kind = type("Quick", (Guarded,), limits)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=keep_alive
+    )
     config.load()
     state = ServerState()
     loop = asyncio.get_running_loop()
@@ -32,6 +49,7 @@ async def _talk(*parts: bytes, seconds: float, most: int = 2000) -> tuple[bytes,
         for part in parts:
             writer.write(part)
             await writer.drain()
+            await asyncio.sleep(0.005)
         return await asyncio.wait_for(reader.read(), 10), rejected
     finally:
         writer.close()
@@ -75,3 +93,62 @@ def test_a_whole_request_is_served_however_it_comes() -> None:
     assert told.startswith(b"HTTP/1.1 200")
     assert told.endswith(b"ok")
     assert not rejected
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+LAST = b"GET / HTTP/1.1\r\nhost: y\r\nconnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"1\r\nx\r\n", b"0\r\n" + b"a:b\r\n" * 400),
+        (b"1\r\nx\r\n0\r\n", *[b"a:b\r\n" * 100] * 5),
+        (b"1\r\nx\r\n0\r\na: ", *[b"v" * 500] * 5),
+        (b"1\r\nx\r\n1;", *[b"v" * 500] * 5),
+    ],
+)
+def test_what_comes_outside_a_body_without_end_is_refused(parts: tuple[bytes, ...]) -> None:
+    told, rejected = asyncio.run(_talk(CHUNKED, *parts, seconds=60.0, app=_telling))
+    assert told.startswith(b"HTTP/1.1 431")
+    assert told.count(b"HTTP/1.1") == 1
+    assert rejected == {"headers_too_large": 1}
+
+
+def test_trailers_are_dropped() -> None:
+    trailers = b"0\r\nhost: z\r\nexpect: 100-continue\r\nlast: 1\r\n\r\n"
+    told, rejected = asyncio.run(_talk(CHUNKED + b"2\r\nhi\r\n", trailers + LAST, seconds=60.0, app=_telling))
+    assert told.count(b"HTTP/1.1 200") == 2
+    assert b"([(b'host', b'x'), (b'transfer-encoding', b'chunked')], b'hi')" in told
+    assert told.endswith(b"([(b'host', b'y'), (b'connection', b'close')], b'')")
+    assert not rejected
+
+
+def test_a_body_that_is_read_may_be_long_and_come_in_small_parts() -> None:
+    chunks = [b"1\r\nx\r\n" * 50] * 20
+    told, rejected = asyncio.run(_talk(CHUNKED, *chunks, b"0\r\n\r\n" + LAST, seconds=0.05, app=_telling))
+    assert b"x" * 1000 in told
+    assert told.count(b"HTTP/1.1 200") == 2
+    assert not rejected
+
+
+def test_a_body_that_nobody_reads_has_a_limit_and_must_come_in_time() -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9999\r\n\r\n"
+    for parts, seconds, reason in (([b"x" * 1500] * 3, 60.0, "body_too_large"), ([b"x"], 0.05, "timeout")):
+        told, rejected = asyncio.run(_talk(head, *parts, seconds=seconds))
+        assert told.endswith(b"ok")
+        assert told.count(b"HTTP/1.1") == 1, "it was answered before"
+        assert rejected == {reason: 1}
+
+
+def test_an_unread_body_within_the_limit_leaves_the_connection() -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3000\r\n\r\n"
+    told, rejected = asyncio.run(_talk(head, b"x" * 1500, b"x" * 1500, LAST, seconds=60.0))
+    assert told.count(b"HTTP/1.1 200") == 2
+    assert not rejected
+
+
+def test_an_empty_line_does_not_hold_a_connection() -> None:
+    told, rejected = asyncio.run(_talk(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\r\n", seconds=0.05, keep_alive=60.0))
+    assert told.startswith(b"HTTP/1.1 200")
+    assert rejected == {"timeout": 1}
