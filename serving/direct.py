@@ -128,7 +128,7 @@ class Direct(Guarded):
             return
         self.transport.write(response)
         if close:
-            self.transport.close()
+            self._close()
         elif self.pipeline:
             self.on_response_complete()
         else:

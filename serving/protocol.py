@@ -33,6 +33,10 @@ class Guarded(HttpToolsProtocol):
     _outside = 0
     """Bytes since the last of a body that is read, or since the end of a head or a request: heads, trailers, empty lines."""
 
+    _stuck: asyncio.TimerHandle | None = None
+    _running: Any = None
+    """What uvicorn has begun to answer last; further requests may wait behind it."""
+
     def connection_made(self, transport: Any) -> None:
         """Start to wait for the first request, unless there are too many connections."""
         super().connection_made(transport)
@@ -42,8 +46,13 @@ class Guarded(HttpToolsProtocol):
         self._timer = self.loop.call_later(self.seconds, self._late)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop waiting, and tell who answers: uvicorn tells the last request of the connection alone."""
         self._stop()
+        if self._stuck is not None:
+            self._stuck.cancel()
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -86,6 +95,41 @@ class Guarded(HttpToolsProtocol):
         self._request_is_there()
         super().on_message_complete()
 
+    def pause_writing(self) -> None:
+        """Wait for who does not read, as long as for who does not send."""
+        super().pause_writing()
+        self._give_up_later()
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        super().resume_writing()
+        if self._stuck is not None and not self.transport.is_closing():
+            self._stuck.cancel()
+            self._stuck = None
+
+    def on_response_complete(self) -> None:
+        """Go on to the next request, or to the end."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._give_up_later()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection."""
+        self._close()
+
+    def _close(self) -> None:
+        """Close as soon as all is sent, and in any case after a while."""
+        self.transport.close()
+        self._give_up_later()
+
+    def _give_up_later(self) -> None:
+        if self._stuck is None:
+            self._stuck = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def _head_is_there(self) -> None:
         self._stop()
         self._in_body, self._outside = True, 0
@@ -107,6 +151,7 @@ class Guarded(HttpToolsProtocol):
         """Count what is no HTTP, which uvicorn refuses."""
         self.rejected["malformed"] += 1
         super().send_400_response(msg)
+        self._give_up_later()
 
     def _refuse(self, problem: Problem) -> None:
         """Say why, unless this request or one before it is being answered, and close."""
@@ -119,7 +164,7 @@ class Guarded(HttpToolsProtocol):
             head = f"HTTP/1.1 {problem.status} {problem.document()['title']}\r\nconnection: close\r\n"
             head += f"content-type: application/problem+json\r\ncontent-length: {len(body)}\r\n\r\n"
             self.transport.write(head.encode() + body)
-        self.transport.close()
+        self._close()
 
     def _is_next(self) -> bool:
         """Whether the request that is being read is the next to be answered."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import uvicorn
+import uvloop
 from uvicorn.server import ServerState
 
 from serving.protocol import Guarded
@@ -95,6 +98,7 @@ def test_a_whole_request_is_served_however_it_comes() -> None:
     assert not rejected
 
 
+GET = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 LAST = b"GET / HTTP/1.1\r\nhost: y\r\nconnection: close\r\n\r\n"
 
@@ -152,3 +156,51 @@ def test_an_empty_line_does_not_hold_a_connection() -> None:
     told, rejected = asyncio.run(_talk(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\r\n", seconds=0.05, keep_alive=60.0))
     assert told.startswith(b"HTTP/1.1 200")
     assert rejected == {"timeout": 1}
+
+
+BIG = 4_000_000
+
+
+async def _big(scope: Any, receive: Any, send: Any) -> None:
+    """Send more than the sockets hold, in parts."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % BIG)]})
+    for left in range(3, -1, -1):
+        await send({"type": "http.response.body", "body": b"x" * (BIG // 4), "more_body": left > 0})
+
+
+def _unread(data: bytes, keep_alive: float) -> tuple[bool, list[str]]:
+    """Send requests and read nothing; return whether the connection is given up, and the errors that are logged."""
+    errors: list[str] = []
+
+    async def play() -> bool:
+        kind = type("Quick", (Guarded,), {"rejected": Counter()})
+        config = uvicorn.Config(
+            _big, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=keep_alive
+        )
+        config.load()
+        state = ServerState()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: kind(config, state, {}), "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()) as silent:
+            silent.sendall(data)
+            while not state.connections:
+                await asyncio.sleep(0.01)
+            (connection,) = state.connections
+            connection.logger = Mock(error=lambda message, **_: errors.append(message))
+            for _ in range(50):
+                await asyncio.sleep(0.02)
+                if not state.connections:
+                    break
+            given_up = not state.connections
+            await asyncio.sleep(0.05)  # what still runs may fail now
+        server.close()
+        return given_up
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as in service: others forgive writing on
+        return runner.run(play()), errors
+
+
+@pytest.mark.parametrize("data", [GET, GET * 5, GET.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n")])
+def test_who_does_not_read_is_given_up(data: bytes) -> None:
+    assert _unread(data, keep_alive=0.2) == (True, [])
+    assert _unread(data, keep_alive=60.0) == (False, [])
