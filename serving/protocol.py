@@ -33,6 +33,8 @@ class Guarded(HttpToolsProtocol):
     _outside = 0
     """Bytes since the last of a body that is read, or since the end of a head or a request: heads, trailers, empty lines."""
 
+    _deaf = False
+    """Whether all that still comes is dropped: what stands behind an upgrade that we do not make."""
     _stuck: asyncio.TimerHandle | None = None
     _running: Any = None
     """What uvicorn has begun to answer last; further requests may wait behind it."""
@@ -57,6 +59,8 @@ class Guarded(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Take data in; give up on headers, trailers and unread bodies that have no end or do not come."""
+        if self._deaf:
+            return
         self._outside += len(data)
         super().data_received(data)
         if not self._outside or self.transport.is_closing():
@@ -80,9 +84,14 @@ class Guarded(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """The headers are there: what follows is limited where bodies are read."""
+        """The headers are there: what follows is limited where bodies are read.
+
+        The parser takes no body of a request for an upgrade, but the next request in its place. So this one is the last.
+        """
         self._head_is_there()
         super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self._deaf, self.cycle.keep_alive = True, False
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body."""

@@ -204,3 +204,14 @@ def _unread(data: bytes, keep_alive: float) -> tuple[bool, list[str]]:
 def test_who_does_not_read_is_given_up(data: bytes) -> None:
     assert _unread(data, keep_alive=0.2) == (True, [])
     assert _unread(data, keep_alive=60.0) == (False, [])
+
+
+@pytest.mark.parametrize("upgrade", [b"h2c", b"websocket"])
+def test_the_body_of_an_upgrade_is_no_request(upgrade: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: " + upgrade
+    head += b"\r\ncontent-length: %d\r\n\r\n" % len(GET)
+    for parts in ([head + GET], [head, GET], [head[:-1], head[-1:] + GET[:5], GET[5:]], [GET + head, GET]):
+        told, rejected = asyncio.run(_talk(*parts, seconds=60.0))
+        assert told.count(b"HTTP/1.1") == (2 if parts[0].startswith(GET) else 1)
+        assert told.endswith(b"connection: close\r\n\r\nok")
+        assert not rejected
