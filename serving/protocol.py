@@ -22,6 +22,7 @@ class Guarded(HttpToolsProtocol):
 
     seconds = 10.0
     most_bytes = 32_768
+    most_headers = 256
     most_unread = 1 << 20
     """Bytes of a body that has been answered without being read."""
     most_connections = 4096
@@ -35,6 +36,8 @@ class Guarded(HttpToolsProtocol):
 
     _deaf = False
     """Whether all that still comes is dropped: what stands behind an upgrade that we do not make."""
+    _broken: Problem | None = None
+    """Why the parser was made to stop."""
     _stuck: asyncio.TimerHandle | None = None
     _running: Any = None
     """What uvicorn has begun to answer last; further requests may wait behind it."""
@@ -80,8 +83,12 @@ class Guarded(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header. Nobody reads trailers."""
-        if not self._in_body:
-            super().on_header(name, value)
+        if self._in_body:
+            return
+        if len(self.headers) == self.most_headers:
+            self._broken = Problem(431, "headers_too_large", f"there are more than {self.most_headers} headers")
+            raise self._broken
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The headers are there: what follows is limited where bodies are read.
@@ -158,6 +165,9 @@ class Guarded(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Count what is no HTTP, which uvicorn refuses."""
+        if self._broken is not None:
+            self._refuse(self._broken)
+            return
         self.rejected["malformed"] += 1
         super().send_400_response(msg)
         self._give_up_later()

@@ -329,7 +329,7 @@ HEADS = (
     b": no name\r\n", b"no colon\r\n", b"X A: blank in a name\r\n", b"X-A : blank\r\n", b"X\x01A: b\r\n",
     b"\xff: b\r\n",
     b" folded: first\r\n", b"X_A: b\r\n", b"X-A: b\n", b"X-A: " + b"x" * 70_000 + b"\r\n",
-    b"".join(b"X-%d: b\r\n" % place for place in range(200)),
+    b"".join(b"X-%d: b\r\n" % place for place in range(200)), b"X-A: b\r\n" * 600, b"X-Botsieve-A: b\r\n" * 600,
     b"".join(b"X-%d: %s\r\n" % (place, b"x" * 900) for place in range(200)),
     b"Authorization: Bearer a\r\nAuthorization: Bearer b\r\n", b"Referer: a\r\nReferer: b\r\n",
     b"Accept: a\r\nAccept: b\r\n",

@@ -215,3 +215,11 @@ def test_the_body_of_an_upgrade_is_no_request(upgrade: bytes) -> None:
         assert told.count(b"HTTP/1.1") == (2 if parts[0].startswith(GET) else 1)
         assert told.endswith(b"connection: close\r\n\r\nok")
         assert not rejected
+
+
+def test_headers_are_counted() -> None:
+    head = GET[:-2] + b"connection: close\r\n"
+    assert asyncio.run(_talk(head + b"a:\r\n" * 254 + b"\r\n", seconds=60.0))[0].endswith(b"ok")
+    told, rejected = asyncio.run(_talk(head + b"a:\r\n" * 255 + b"\r\n", seconds=60.0))
+    assert told.startswith(b"HTTP/1.1 431")
+    assert rejected == {"headers_too_large": 1}
