@@ -52,6 +52,8 @@ log = logging.getLogger("botsieve.serving")
 
 OPEN = ("/healthz", "/readyz", "/v1/challenge/")
 """Paths that need no token: health, and what clients themselves ask for."""
+OPEN_BODY_BYTES = 16_384
+"""Largest body on a path that needs no token; a solution and the forms of the console are far smaller."""
 
 EXPIRED, EXPIRED_S = 2_048, 2 * LEAP_S
 """Requests that may expire each second while nobody comes, and for how long they must have been due: what has been read and not
@@ -103,9 +105,12 @@ class Service(FastAPI):
         """Check a request as the raw routes do and hand it to FastAPI, its body read and within the limit."""
         try:
             self.access.check_headers(scope["headers"])
-            if not self._is_open(path):
+            most = self.gate.settings.max_body_bytes
+            if self._is_open(path):
+                most = min(most, OPEN_BODY_BYTES)
+            else:
                 self.access.check_bearer(scope["headers"])
-            body = await self.access.body(scope["headers"], receive, self.gate.settings.max_body_bytes)
+            body = await self.access.body(scope["headers"], receive, most)
         except Problem as problem:
             self.gate.tallies.rejected[problem.reason] += 1
             await refuse(send, problem)

@@ -4,7 +4,8 @@
     GET  /v1/challenge/static/{name}  the page's script, style and the ALTCHA widget; nothing comes from another host
     POST /v1/challenge/verify         a solution, as JSON or as the page's form, for a pass
 
-The routes are for clients, so they need no service token. Nothing here knows of decisions: the name in the URL tells all.
+The routes are for clients, so they need no service token. They read bodies whole: `serving.app` limits them.
+Nothing here knows of decisions: the name in the URL tells all.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from serving.rendering import templates
 from serving.spent import SpentError
 
 _HERE = Path(__file__).parent
-_BODY_BYTES = 16_384
 _WAITING = 64
 
 # Everything from this service itself, no inline code or style, not inside a frame of another site.
@@ -297,13 +297,7 @@ def _same_site(request: Request) -> None:
 
 async def _read(request: Request, form: bool) -> tuple[str, str]:
     """The solution and the URL to go on to, from JSON or from the page's form."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _BODY_BYTES:
-            raise _AnswerError(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {_BODY_BYTES} bytes.", "malformed"
-            )
+    body = await request.body()
     if form:
         try:
             fields = parse_qs(body.decode("ascii"), max_num_fields=16)
@@ -317,7 +311,7 @@ async def _read(request: Request, form: bool) -> tuple[str, str]:
             "malformed",
         )
     try:
-        return msgspec.json.decode(bytes(body), type=_Solved).altcha, "/"
+        return msgspec.json.decode(body, type=_Solved).altcha, "/"
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as broken:
         raise _AnswerError(HTTPStatus.BAD_REQUEST, 'The body is not {"altcha": "…"}.', "malformed") from broken
 

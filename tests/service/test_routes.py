@@ -137,6 +137,16 @@ def test_limits(judge: Judge) -> None:  # noqa: F811
     assert (counted["body_too_large"], counted["list_too_long"], counted["headers_too_large"]) == (3, 2, 2)
 
 
+@pytest.mark.parametrize("path", ["/healthz", "/v1/challenge/verify", "/v1/challenge/x", "/console/sign-in", "/status"])
+def test_without_a_token_bodies_are_short(judge: Judge, path: str) -> None:  # noqa: F811
+    app = service(judge, token=TOKEN, console=True)
+    client = client_of(app)
+    assert post(client, path, b" " * 16_385).status_code == 413
+    assert app.gate.tallies.rejected == {"body_too_large": 1}
+    assert post(client, path, b" " * 16_384).status_code != 413
+    assert post(client, "/v1/clock", b" " * 20_000, authorization=f"Bearer {TOKEN}").status_code == 400
+
+
 def test_a_body_without_a_length_is_limited_too(judge: Judge) -> None:  # noqa: F811
     app = service(judge, max_body_bytes=2000)
     answer = client_of(app).post("/v1/decide", content=(b"x" * 500 for _ in range(10)))
