@@ -251,6 +251,26 @@ def test_a_challenged_program_finds_its_challenge(
             assert page[1]["content-type"].startswith("text/html")
 
 
+def test_no_path_leads_a_client_to_the_call_of_the_gateway(
+    gateway: Gateway, shared: Path, inference: Inference, tmp_path: Path
+) -> None:
+    running = Running(tmp_path, shared / "bundle", **settings(gateway), mode="shadow", clock="server")
+    with running() as service, gateway(tmp_path, service.port, inference.port) as port:
+        assert ask(port, "127.1.0.9", "GET", "/v1/challenge/static/altcha/altcha-3.2.2.css", {})[0] == 200
+        assert ask(port, "127.1.0.9", "POST", "/v1/challenge/verify?a=b", {}, b"{")[0] in (400, 415)
+        for path in (
+            "/v1/authorize/../challenge/x",
+            "/v1/authorize/%2e%2e/challenge/x",
+            "//v1/authorize/../challenge/x",
+            "/v1/challenge/../authorize",
+            "/v1/challenge/..%2fauthorize",
+            "/v1/challenge/%252e%252e/authorize",
+        ):
+            ask(port, "127.1.0.9", "GET", path, dict.fromkeys(ADDRESSES, "203.0.113.9"))
+        # Without the token, which clients do not know, the call is refused; that none was made is counted so.
+        assert service.metric('botsieve_rejected_total{reason="token"}') == 0
+
+
 def test_shadow_mode_changes_nothing(gateway: Gateway, shared: Path, inference: Inference, tmp_path: Path) -> None:
     with Running(tmp_path, shared / "bundle", **settings(gateway), mode="shadow")() as service:
         with gateway(tmp_path, service.port, inference.port) as port:
