@@ -271,6 +271,19 @@ def test_no_path_leads_a_client_to_the_call_of_the_gateway(
         assert service.metric('botsieve_rejected_total{reason="token"}') == 0
 
 
+def test_nginx_limits_how_often_an_address_asks_for_challenges(
+    shared: Path, inference: Inference, tmp_path: Path
+) -> None:
+    gateway = next(one for one in ALL if one.name == "nginx")
+    running = Running(tmp_path, shared / "bundle", **settings(gateway), mode="shadow", clock="server")
+    with running() as service, gateway(tmp_path, service.port, inference.port) as port:
+        statuses = [ask(port, "127.1.0.9", "GET", "/v1/challenge/x", {})[0] for _ in range(60)]
+        assert statuses[:20] == [404] * 20
+        assert 429 in statuses
+        assert ask(port, "127.1.0.8", "GET", "/v1/challenge/x", {})[0] == 404
+        assert ask(port, "127.1.0.9", "GET", "/", {})[0] == 200
+
+
 def test_shadow_mode_changes_nothing(gateway: Gateway, shared: Path, inference: Inference, tmp_path: Path) -> None:
     with Running(tmp_path, shared / "bundle", **settings(gateway), mode="shadow")() as service:
         with gateway(tmp_path, service.port, inference.port) as port:
