@@ -142,7 +142,6 @@ def web(work: Path) -> str:
 
 SHOWN = {  # plots, and what is said of a log without labels and tokens
     "01_explore_traffic": (4, ["This log has no tokens"]),
-    "02_train_and_compare": (4, ["The log has no labels", "woven into both parts", "blocks nothing"]),
     "03_incident": (2, ["BUNDLE is not set: learned from", "blocks nothing"]),
     "04_drift_and_feedback": (3, ["LATER is not set: the log is cut in two", "attackers are woven in"]),
 }
@@ -150,7 +149,7 @@ SHOWN = {  # plots, and what is said of a log without labels and tokens
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", [NOTEBOOKS[0], *NOTEBOOKS[2:]], ids=lambda path: path.stem)
 def test_a_log_of_ones_own_is_all_it_takes(
     notebook: Path, web: str, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,15 +171,6 @@ def test_what_a_log_does_not_have_is_no_evidence(web: str, work: Path, monkeypat
     text = "".join(output.text for output in outputs if output.output_type == "stream")
     assert "not in this log" in text
     assert not re.search(r"\bnan\b", text), text
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_later_log_is_taken_as_given(web: str, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outputs = executed(NOTEBOOKS[3], work, monkeypatch, f"LOG, LATER = {web!r}, {web!r}")
-    text = "".join(output.text for output in outputs if output.output_type == "stream")
-    assert "No request of the later log has a label" in text
-    assert "The last stretch has no labels" in text
 
 
 @pytest.mark.slow
