@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import logging
 import os
@@ -93,8 +94,10 @@ def _check_free(host: str, port: int, name: str = "port") -> None:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         socket.create_server(address[:2], family=family).close()
-    except OSError as error:
-        reason = str(error.strerror or error).partition(" (while ")[0]
+    except (OSError, UnicodeError) as error:
+        if getattr(error, "errno", None) in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) and name == "port":
+            return  # a name may have other addresses: uvicorn tries each
+        reason = str(getattr(error, "strerror", None) or error).partition(" (while ")[0]
         raise InputError(f"{name} {port} of {host} cannot be listened on ({reason}); choose another") from error
 
 

@@ -150,7 +150,11 @@ class Batcher:
             self._fail(part, arrivals, "late")
             return
         self._thread = self._thread or ThreadPoolExecutor(1, "scorer")
-        call = self._thread.submit(self._judge, arrivals)
+        try:
+            call = self._thread.submit(self._judge, arrivals)
+        except RuntimeError as refused:  # no thread can be started
+            self._fail(part, arrivals, "error", refused)
+            return
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         asked = asyncio.wrap_future(call)
@@ -168,6 +172,12 @@ class Batcher:
             self._answer(part, arrivals, asked.result())
 
     def _answer(self, part: list[_Waiting], arrivals: list[Arrival], judged: Judged) -> None:
+        model = self._gate.model
+        if judged.by not in (None, model) and model.on_device(
+            len(arrivals)
+        ):  # another was loaded: not here, it may hang
+            self._fail(part, arrivals, "late")
+            return
         try:
             answers = self._gate.answer(arrivals, judged)
         except Exception as error:

@@ -166,7 +166,7 @@ class _CalibrationPart:
         if 0 < self._negatives < len(p):
             plotted = log_odds_bins(p)
             self._rows = np.bincount(plotted)
-            bins = (equal_mass_bins(p, malicious, prior), plotted)
+            bins = (equal_mass_bins(p, malicious, prior, requests.weight), plotted)
             equal_mass, log_odds = (Reliability(p, malicious, requests.client, prior, b, requests.weight) for b in bins)
             self._whole = (equal_mass, log_odds)
 

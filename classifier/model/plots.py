@@ -83,9 +83,10 @@ def score_histogram(requests: LabelledRequests, thresholds: ThresholdValues | No
     def draw(ax: Axes) -> None:
         classes = ((False, "legitimate", LEGITIMATE, "-"), (True, "malicious", ATTACK, "--"))
         for label, name, colour, line in classes:
-            raw = requests.raw[requests.malicious == label]
-            if raw.size:
-                share = np.histogram(raw, bins)[0] / raw.size
+            rows = requests.malicious == label
+            if rows.any():
+                counts = np.histogram(requests.raw[rows], bins, weights=requests.weight[rows])[0]
+                share = counts / counts.sum()
                 ax.stairs(share, bins, fill=True, color=colour, alpha=0.22)
                 ax.stairs(share, bins, color=colour, label=name, linestyle=line, linewidth=1.5)
         ax.set_yscale("log")
@@ -155,7 +156,7 @@ def timeline(requests: LabelledRequests) -> Plot:
             floor = np.zeros(len(minutes) - 1)
             for code, decision in enumerate(VERDICTS):
                 rows = (requests.malicious == label) & (requests.code == code)
-                rate = np.bincount(place[rows], minlength=len(floor)) * 60 / width
+                rate = np.bincount(place[rows], requests.weight[rows], minlength=len(floor)) * 60 / width
                 ax.stairs(floor + rate, minutes, baseline=floor, fill=True, color=DECISIONS[decision], label=decision)
                 floor = floor + rate
             ax.set_title(f"{name} requests per minute", fontsize=10, loc="left", color=INK)
@@ -168,7 +169,12 @@ def timeline(requests: LabelledRequests) -> Plot:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3)
 
-    acted = {name: (requests.code[requests.malicious == label] > 0).mean() for name, label in _classes(requests)}
+    weight = requests.weight
+    acted = {
+        name: weight[rows & (requests.code > 0)].sum() / weight[rows].sum()
+        for name, label in _classes(requests)
+        for rows in [requests.malicious == label]
+    }
     return _figure(
         "Over time",
         f"Requests per minute and what was decided about them, in steps of {_span(width)}.",
@@ -283,14 +289,18 @@ class _Curve(NamedTuple):
 
 def _curves(requests: LabelledRequests) -> dict[str, _Curve]:
     of_client = highest(requests.raw, requests.client, len(requests.group_of_client))
-    return {"request": _curve(requests.raw, requests.malicious), "client": _curve(of_client, requests.attack_clients)}
+    each = np.ones(len(of_client))
+    return {
+        "request": _curve(requests.raw, requests.malicious, requests.weight),
+        "client": _curve(of_client, requests.attack_clients, each),
+    }
 
 
-def _curve(raw: npt.NDArray[np.float32], malicious: npt.NDArray[np.bool_]) -> _Curve:
+def _curve(raw: npt.NDArray[np.float32], malicious: npt.NDArray[np.bool_], weight: Floats) -> _Curve:
     order = np.argsort(-raw, kind="stable")
     ends = np.flatnonzero(np.append(raw[order][1:] != raw[order][:-1], True))
-    true = np.cumsum(malicious[order])[ends].astype(np.float64)
-    false = ends + 1 - true
+    true = np.cumsum((malicious * weight)[order])[ends]
+    false = np.cumsum((~malicious * weight)[order])[ends]
     some = np.unique(np.rint(np.geomspace(1, len(ends), 700)).astype(np.intp) - 1)
     even = np.unique(np.linspace(0, len(ends) - 1, 300).astype(np.intp))
     kept = np.union1d(some, even)

@@ -68,10 +68,13 @@ class Reliability:
 
 
 def equal_mass_bins(
-    probability: Floats, malicious: npt.NDArray[np.bool_], prior: float, bins: int = ECE_BINS
+    probability: Floats, malicious: npt.NDArray[np.bool_], prior: float, requests: Floats, bins: int = ECE_BINS
 ) -> Places:
-    """Return bins of equal mass after weighting to the prior, intp[n]; equal probabilities share a bin."""
-    weight = np.where(malicious, prior / malicious.sum(), (1 - prior) / (~malicious).sum())
+    """Return bins of equal mass after weighting to the prior, intp[n]; equal probabilities share a bin.
+
+    `requests` float64[n] is how many requests each row stands for.
+    """
+    weight = requests * np.where(malicious, prior / requests[malicious].sum(), (1 - prior) / requests[~malicious].sum())
     order = np.argsort(probability, kind="stable")
     mass = np.cumsum(weight[order])
     edges = probability[order][np.searchsorted(mass, np.arange(1, bins) / bins).clip(max=len(order) - 1)]

@@ -185,14 +185,16 @@ def _acted_clients(scored: pd.DataFrame) -> tuple[list[ActedClient], list[ActedC
 def _acted_client(client: str, rows: pd.DataFrame) -> ActedClient:
     acted = rows["decision"] != "allow"
     families = rows["family"].dropna()
+    weight = rows["weight"].to_numpy() if "weight" in rows else np.ones(len(rows))
+    first = int(np.argmax(acted.to_numpy()))
     return ActedClient(
         client=wording.printable(client),
         family=wording.printable(str(families.iloc[0]), 24) if len(families) else "–",
-        requests=len(rows),
-        challenged=int((rows["decision"] == "challenge").sum()),
-        blocked=int((rows["decision"] == "block").sum()),
+        requests=round(weight.sum()),
+        challenged=round(weight[(rows["decision"] == "challenge").to_numpy()].sum()),
+        blocked=round(weight[(rows["decision"] == "block").to_numpy()].sum()),
         probability=float(rows["probability"].max()),
-        first=int(np.argmax(acted.to_numpy())) + 1,
+        first=round(weight[:first].sum()) + 1,
         reasons=_reasons(rows.loc[acted, "reasons"]) if "reasons" in rows else [],
     )
 

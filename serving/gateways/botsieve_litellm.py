@@ -53,6 +53,7 @@ class BotsieveGuardrail(CustomGuardrail):
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=float(timeout_s), trust_env=False)
         self._open: OrderedDict[str, list[Any]] = OrderedDict()  # call: ids of decisions, and when they began
+        self._shared: OrderedDict[str, None] = OrderedDict()  # calls of which several were open at once
         self._refused: OrderedDict[str, list[Any]] = OrderedDict()  # calls that this guardrail refused
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -72,6 +73,10 @@ class BotsieveGuardrail(CustomGuardrail):
                 )
             return
         if answer["enforced"] == "allow":
+            if call in self._open:
+                self._shared[call] = None
+                if len(self._shared) > MOST_OPEN:
+                    self._shared.popitem(last=False)
             _keep(self._open, call, (answer["id"], time.monotonic()))
             return
         _keep(self._refused, call, True)
@@ -155,8 +160,11 @@ class BotsieveGuardrail(CustomGuardrail):
         if _take(self._refused, call):  # by us: botsieve knows
             return
         status = _status(original_exception)
-        if call in self._open:
-            self._ended(call, status)
+        if _written(request_data):
+            if (
+                call not in self._shared
+            ):  # of one of several `async_log_failure_event` alone tells, so that none ends twice
+                self._ended(call, status)
         elif status in (401, 403):
             refused = _request(original_exception)
             self._start(self._decide_bad_key(request_data, user_api_key_dict, refused, status))
@@ -172,7 +180,7 @@ class BotsieveGuardrail(CustomGuardrail):
                 yield chunk
             whole = True
         finally:
-            if not whole:
+            if not whole and call not in self._shared:
                 self._ended(call, CLIENT_CLOSED, None, pieces)
 
     async def _decide_bad_key(self, data: dict[str, Any], key: Any, request: Request | None, status: int) -> None:

@@ -348,6 +348,7 @@ def test_a_call_to_a_device_that_hangs_does_not_hold_the_loop(judge: Judge) -> N
         assert (len(threads), few.done()) == (2, False)
         assert await asyncio.gather(many, few) == [{"open"}, {"open"}]
         release.set()
+        batcher._deadline = 30.0
         while batcher._calls:
             await asyncio.sleep(0.001)
         now[0] += TRUST_AFTER_S + 1
@@ -357,6 +358,31 @@ def test_a_call_to_a_device_that_hangs_does_not_hold_the_loop(judge: Judge) -> N
 
     asyncio.run(story())
     batcher.close()
+
+
+def test_where_no_thread_can_be_started_the_fail_mode_answers(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    app.gate.model = copy(judge)
+    app.gate.model.on_device = lambda rows: True  # type: ignore[method-assign]
+    batcher = Batcher(app.gate, 5.0)
+    batcher._thread = Mock()
+    batcher._thread.submit.side_effect = RuntimeError("can't start new thread")
+    assert asyncio.run(ask(app, batcher)).failed == "open"
+    assert batcher.in_flight == 0
+    assert app.gate.tallies.failed == {("error", "open"): 1}
+
+
+def test_another_model_that_was_loaded_meanwhile_is_not_asked_on_its_device_here(judge: Judge) -> None:  # noqa: F811
+    app = service(judge)
+    fresh = copy(judge)
+    fresh.on_device = lambda rows: True  # type: ignore[method-assign]
+
+    def scores(arrivals: Any) -> Judged:
+        app.gate.model = fresh  # reloaded while the old one scored
+        return replace(judged(arrivals), by=judge)
+
+    assert asyncio.run(ask(app, Batcher(app.gate, 5.0, judge=scores))).failed == "open"
+    assert app.gate.tallies.failed == {("late", "open"): 1}
 
 
 def test_what_one_model_scored_is_not_decided_by_the_thresholds_of_another(judge: Judge) -> None:  # noqa: F811

@@ -147,7 +147,7 @@ def test_score_of_the_journal_equals_what_a_live_service_answered(
     assert app.gate.tallies.journal["written"] > len(ids)
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(rows=st.integers(1, 60), seed=st.integers(0, 1000))
 def test_files_may_end_anywhere(judge: Judge, tmp_path_factory: Any, rows: int, seed: int) -> None:  # noqa: F811
     folder = tmp_path_factory.mktemp("cut") / "journal"

@@ -14,8 +14,10 @@ from rich.console import Console
 from classifier.model import wording
 from classifier.model.bootstrap import Figure
 from classifier.model.evaluate import evaluate
+from classifier.model.labelled import labelled_requests
 from classifier.model.metrics import Metrics
-from classifier.model.report import ReportMeta, report_page, write_report
+from classifier.model.plots import all_plots
+from classifier.model.report import ReportMeta, _acted_clients, report_page, write_report
 from classifier.model.summary import print_summary
 from tests.unit.scored_traffic import scored_traffic
 
@@ -234,6 +236,19 @@ def test_the_verdict_weighs_attackers_caught_against_harm_done(
     summed = wording.verdict(changed, None, 0.002)
     assert summed.tone == tone
     assert summed.title.startswith(title)
+
+
+def test_whom_the_page_names_has_all_requests_that_its_rows_stand_for(scored: pd.DataFrame, metrics: Metrics) -> None:
+    weighed = scored.assign(weight=3.0)
+    for mine, once in zip(_acted_clients(weighed), _acted_clients(scored), strict=True):
+        for client, same in zip(mine, once, strict=True):
+            assert client.client == same.client
+            assert (client.requests, client.challenged, client.blocked) == (
+                3 * same.requests, 3 * same.challenged, 3 * same.blocked,
+            )  # fmt: skip
+            assert client.first == 3 * (same.first - 1) + 1
+    plots = [plot.alt for plot in all_plots(labelled_requests(weighed), metrics["calibration"], None)]
+    assert plots == [plot.alt for plot in all_plots(labelled_requests(scored), metrics["calibration"], None)]
 
 
 def test_a_few_legitimate_requests_tell_nothing_of_what_it_costs_them(metrics: Metrics) -> None:
