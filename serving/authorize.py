@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from classifier.logs.address import client_address
+from classifier.logs.address import client_address, without_port
 from serving.access import Access, HeaderList, only
 from serving.batching import Batcher
 from serving.gate import Answer, Gate, Live, LiveEvent, Rejected, Tallies
@@ -276,11 +276,8 @@ LONGEST_ADDRESS = 128
 @lru_cache(maxsize=65_536)
 def _parsed(text: str) -> IPv4Address | IPv6Address | None:
     """Return an address, IPv4 where it is IPv4 in IPv6; None for what is none. A port or brackets are taken off."""
-    bare = text.removeprefix("[").partition("]")[0] if text.startswith("[") else text
-    if bare.count(":") == 1:
-        bare = bare.partition(":")[0]
     try:
-        address = ip_address(bare.partition("%")[0])
+        address = ip_address(without_port(text).partition("%")[0])
     except ValueError:
         return None
     return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich import box
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -16,11 +15,10 @@ from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import OUTPUT, say, threads_of
 from classifier.model.apply import Model
 from classifier.model.drift import Drift, Window, measure_drift
+from classifier.model.summary import show_table
 
 SHOWN = 10
 """Features shown at most."""
-WIDEST = 1_000
-"""Characters that a table may take."""
 TONES = {"steady": "green", "watch": "yellow", "drift": "red", "unresolved": "yellow"}
 SAYS = {
     "steady": "Steady: the traffic looks like that of training.",
@@ -58,7 +56,7 @@ def _show(found: Drift) -> None:
             _name(found, window), f"{window.requests:,}", f"{window.clients:,}", f"{window.acted_on:,}",
             f"{window.raw.psi:.2f}", *(f"{count:,}" for count in counts), window.verdict,
         )  # fmt: skip
-    _show_table(windows)
+    show_table(windows, OUTPUT)
     lost = dict.fromkeys(name for window in (found.whole, *found.days) for name in window.lost)
     if lost:
         OUTPUT.print(f"No request has this any more, on a whole day or longer: {', '.join(lost)}.")
@@ -97,12 +95,6 @@ def _show_features(found: Drift) -> None:
     for window, each in sorted(far.values(), key=lambda pair: -pair[1].psi)[:SHOWN]:
         figures = (f"{figure:.2f}" for figure in (each.psi, each.expected, each.limit))
         table.add_row(each.name, _name(found, window), *figures, each.state)
-    _show_table(table)
+    show_table(table, OUTPUT)
     if len(far) > SHOWN:
         OUTPUT.print(f"… and {len(far) - SHOWN:,} more; --json has every figure.")
-
-
-def _show_table(table: Table) -> None:
-    """Print a table as wide as it is, whatever the terminal: a cell that is cut tells nothing."""
-    table.width = Measurement.get(OUTPUT, OUTPUT.options.update(max_width=WIDEST), table).maximum
-    OUTPUT.print("", table, "", sep="\n", crop=False)

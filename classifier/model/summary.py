@@ -1,4 +1,4 @@
-"""The table of decisions that a run ends with in the terminal."""
+"""Tables in the terminal, that of decisions above all."""
 
 from __future__ import annotations
 
@@ -30,6 +30,17 @@ def print_summary(
         console.print(Text(sentence), soft_wrap=False)
 
 
+def show_table(table: Table, console: Console, spare: int = 0) -> None:
+    """Print a table as wide as it is: a cell that is cut tells nothing. Its last column can `spare` so much to a terminal."""
+    from rich.measure import Measurement
+
+    width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
+    table.width = max(width - spare, min(width, console.width)) if console.is_terminal else width
+    console.print("", table, "", sep="\n", crop=False)
+
+
+WIDEST = 1_000
+"""Characters that a table may take."""
 COLUMNS = ("clients", "requests", "allow %", "chall. %", "block %", "tokens %", "after")
 CAPTION = (
     "tokens %: of requests challenged or blocked; after: requests that the median attacker got through before that"

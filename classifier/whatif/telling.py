@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classifier.model import report, wording
+from classifier.model.summary import show_table
 from classifier.model.wording import situation_lines, situation_rows
 from classifier.whatif.comparison import ALONE, BOTSIEVE, NONE, Outcome
 from classifier.whatif.drawing import colour_of
@@ -15,10 +16,7 @@ from classifier.whatif.run import WhatIf
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-WIDEST = 1_000
-"""Characters that a table may take."""
 TEMPLATE = Path(__file__).with_name("whatif.html")
 
 
@@ -88,7 +86,7 @@ def print_table(found: WhatIf, console: Console) -> None:
         table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
     for outcome in found.outcomes:
         table.add_row(outcome.name, *cells(outcome), style="bold" if outcome.name == BOTSIEVE else "")
-    _show_table(table, console)
+    show_table(table, console)
     console.print(_caption(found), style="italic dim")
     clients = found.forecast["clients"][:8]
     if clients:
@@ -105,18 +103,9 @@ def print_table(found: WhatIf, console: Console) -> None:
             )  # fmt: skip
         words = [["reasons"], *(line["reasons"] for line in clients)]
         longest = max(len(" ".join(some)) for some in words)
-        _show_table(most, console, spare=longest - max(len(word) for some in words for word in some))
+        show_table(most, console, spare=longest - max(len(word) for some in words for word in some))
     for sentence in [*sentences(found), *_situation(found), *found.notes]:
         console.print(Text(sentence), soft_wrap=False)
-
-
-def _show_table(table: Table, console: Console, spare: int = 0) -> None:
-    """Print a table as wide as it is: a cell that is cut tells nothing. Its last column can `spare` so much to a terminal."""
-    from rich.measure import Measurement
-
-    width = Measurement.get(console, console.options.update(max_width=WIDEST), table).maximum
-    table.width = max(width - spare, min(width, console.width)) if console.is_terminal else width
-    console.print("", table, "", sep="\n", crop=False)
 
 
 def _situation(found: WhatIf) -> list[str]:
