@@ -35,19 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
             if not Path(config).is_file():
                 raise InputError(f"--config {config} is no file; check the path")
             os.environ[CONFIG_VARIABLE] = config
-        return serve(_settings(given))
+        return serve(load_settings(**given))
     except BotsieveError as error:
         print("botsieve: " + " ".join(str(error).split()), file=sys.stderr)
         return error.exit_code
-
-
-def _settings(given: dict[str, Any]) -> Settings:
-    try:
-        return load_settings(**given)
-    except InputError as error:
-        if "bundle cannot be used: Field required" in str(error):
-            raise InputError("no bundle was named; give --bundle DIR, or see docs/configuration.md") from error
-        raise
 
 
 def serve(settings: Settings) -> int:

@@ -99,7 +99,7 @@ def router(
             made = msgspec.structs.asdict(entry)
             told = {name: made[name] for name in ("id", "list", "kind", "value", "expires", "note")}
             with audited(audit, "listed", **told):
-                await asyncio.shield(asyncio.to_thread(lists.put, entry))
+                await asyncio.to_thread(lists.put, entry)
         return made
 
     @api.delete("/v1/lists/{id}", status_code=204, response_class=Response, responses=problems(403, 404))
@@ -111,7 +111,7 @@ def router(
             if entry is None:
                 raise Problem(404, "unknown", "no entry has this id")
             with audited(audit, "unlisted", id=id, list=entry.list, kind=entry.kind, value=entry.value):
-                await asyncio.shield(asyncio.to_thread(lists.remove, entry))
+                await asyncio.to_thread(lists.remove, entry)
         return Response(status_code=204)
 
     @api.post("/v1/mode", responses=problems(403))

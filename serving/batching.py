@@ -173,9 +173,8 @@ class Batcher:
 
     def _answer(self, part: list[_Waiting], arrivals: list[Arrival], judged: Judged) -> None:
         model = self._gate.model
-        if judged.by not in (None, model) and model.on_device(
-            len(arrivals)
-        ):  # another was loaded: not here, it may hang
+        # Another model was loaded meanwhile, and its device may hang here.
+        if judged.by not in (None, model) and model.on_device(len(arrivals)):
             self._fail(part, arrivals, "late")
             return
         try:

@@ -18,6 +18,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from classifier.errors import InputError
+from classifier.logs.address import without_port
 from classifier.logs.litellm import max_tokens_of, prompt_of
 from serving.authorize import STATUS, TOKEN_HEADER, Authorize, carried_pass, size_of, text_of
 from serving.envoy_messages import CheckRequest, CheckResponse, LogMessage, LogResponse
@@ -162,7 +163,7 @@ class Envoy:
     def _admit(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         """Raise Problem unless the gateway is trusted; that it carries the token has been seen to at the door."""
         kind, _, address = unquote(context.peer()).partition(":")
-        if kind not in ("ipv4", "ipv6") or not self._authorize.forwarded.trusts(_bare(address)):
+        if kind not in ("ipv4", "ipv6") or not self._authorize.forwarded.trusts(without_port(address)):
             raise Problem(403, "untrusted", "the gateway's address is not within trusted_proxies")
 
     async def _refuse(self, problem: Problem, context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
@@ -234,10 +235,6 @@ def _headers(asked: Any) -> HeaderList:
 
 def _text(content: bytes) -> str:
     return content.decode("latin-1")
-
-
-def _bare(address: str) -> str:
-    return address.rpartition(":")[0].strip("[]")
 
 
 def _parsed(kind: Any, content: bytes) -> Any:

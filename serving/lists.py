@@ -10,6 +10,7 @@ import heapq
 import re
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
@@ -51,6 +52,7 @@ class Lists:
         """
         self._file, self._now = None if folder is None else folder / FILE, now
         self._held = _Held([] if self._file is None else _read(self._file), now())
+        self._changing = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._held.entries)
@@ -73,9 +75,10 @@ class Lists:
     def put(self, entry: Entry) -> None:
         """Put an entry on its list, in place of what stood there of its value. Raises OSError when it cannot be kept.
 
-        This and `remove` take a while with many entries. They may run in another thread, but only one at a time.
+        This and `remove` take a while with many entries, and may run in other threads.
         """
-        self._change({**self._held.entries, (entry.kind, entry.value): entry})
+        with self._changing:
+            self._change({**self._held.entries, (entry.kind, entry.value): entry})
 
     def find(self, identity: str) -> Entry | None:
         """Return an entry by its id; None if there is none."""
@@ -84,9 +87,10 @@ class Lists:
 
     def remove(self, entry: Entry) -> None:
         """Remove an entry. Raises OSError, and then it stays."""
-        entries = self._held.entries.copy()
-        entries.pop((entry.kind, entry.value), None)
-        self._change(entries)
+        with self._changing:
+            entries = self._held.entries.copy()
+            entries.pop((entry.kind, entry.value), None)
+            self._change(entries)
 
     def of(self, event: Event) -> ListName | None:
         """Return the list that whoever asks stands on."""

@@ -284,6 +284,8 @@ def load_settings(**given: Any) -> Settings:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "settings"
+        if (name, first["type"]) == ("bundle", "missing"):
+            raise InputError("no bundle was named; give --bundle DIR, or see docs/configuration.md") from error
         reason = first["msg"].removeprefix("Value error, ")
         hint = "is no setting" if first["type"] == "extra_forbidden" else f"cannot be used: {reason}"
         raise InputError(f"{name} {hint}; see docs/configuration.md") from error

@@ -29,9 +29,9 @@ def _methods(result: dict[str, Any], folder: Path) -> tuple[str, str]:
         rows = {row["method"]: row for row in means if row["grade"] == grade}
         at = np.arange(len(names)) + (place - 1) * 0.26
         value = np.array([rows[name]["value"] for name in names])
-        known = {name: {end: value[i] if rows[name][end] is None else rows[name][end] for end in ("low", "high")}
-                 for i, name in enumerate(names)}  # fmt: skip
-        bounds = np.array([[known[name][end] for name in names] for end in ("low", "high")])
+        ends = [[value[i] if (bound := rows[name][end]) is None else bound for i, name in enumerate(names)]
+                for end in ("low", "high")]  # fmt: skip
+        bounds = np.array(ends)
         axes.barh(at, 100 * value, 0.25, xerr=100 * np.abs(bounds - value), color=COLOURS[grade], label=grade,
                   error_kw={"linewidth": 0.8})  # fmt: skip
     axes.set_yticks(np.arange(len(names)), names)

@@ -33,6 +33,16 @@ async def _telling(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": told})
 
 
+async def _listening(kind: Any, app: Any, keep_alive: float) -> tuple[asyncio.Server, ServerState]:
+    """Start a server of a protocol; return it and what it knows of its connections."""
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=keep_alive
+    )
+    config.load()
+    state = ServerState()
+    return await asyncio.get_running_loop().create_server(lambda: kind(config, state, {}), "127.0.0.1", 0), state
+
+
 async def _talk(
     *parts: bytes, seconds: float, most: int = 2000, app: Any = _app, keep_alive: float = 5.0
 ) -> tuple[bytes, Counter[str]]:
@@ -40,13 +50,7 @@ async def _talk(
     rejected: Counter[str] = Counter()
     limits = {"seconds": seconds, "most_bytes": most, "most_unread": 2 * most, "rejected": rejected}
     kind = type("Quick", (Guarded,), limits)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=keep_alive
-    )
-    config.load()
-    state = ServerState()
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: kind(config, state, {}), "127.0.0.1", 0)
+    server, _ = await _listening(kind, app, keep_alive)
     reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
     try:
         for part in parts:
@@ -174,13 +178,7 @@ def _unread(data: bytes, keep_alive: float) -> tuple[bool, list[str]]:
 
     async def play() -> bool:
         kind = type("Quick", (Guarded,), {"rejected": Counter()})
-        config = uvicorn.Config(
-            _big, log_config=None, access_log=False, lifespan="off", ws="none", timeout_keep_alive=keep_alive
-        )
-        config.load()
-        state = ServerState()
-        loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: kind(config, state, {}), "127.0.0.1", 0)
+        server, state = await _listening(kind, _big, keep_alive)
         with socket.create_connection(server.sockets[0].getsockname()) as silent:
             silent.sendall(data)
             while not state.connections:
