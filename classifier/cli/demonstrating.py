@@ -51,7 +51,10 @@ def run(out: Path, seed: int, quiet: bool) -> None:
     model = Model.load(str(bundle), threads=threads_of(0))
     frame = labelled_frame(model.scored(_log(judge, quiet).tables(out / "holdout", "scoring"), threads=threads_of(0)))
     report = out / "report.html"
-    measure(model.bundle.manifest, frame, str(bundle), out / "evaluation.json", report, seed, quiet)
+    measure(
+        model.bundle.manifest, frame, str(bundle), out / "evaluation.json", report, seed, quiet,
+        about="All of it is simulated: attackers, and legitimate clients that the model has never seen.", invented=True,
+    )  # fmt: skip
     say("4. The same requests, one by one, through the service that a gateway asks.", quiet)
     live, scored, replayed = out / "live.jsonl", out / "scored.parquet", out / "replayed.parquet"
     with judge.open("rb") as lines, live.open("wb") as part:

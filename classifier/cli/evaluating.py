@@ -14,7 +14,7 @@ from classifier.errors import InputError
 from classifier.model.apply import LogWatch, Model, labelled_frame
 from classifier.model.bundle import Manifest
 from classifier.model.evaluate import evaluate
-from classifier.model.pipeline import report_meta
+from classifier.model.pipeline import WOVEN, report_meta
 from classifier.model.report import write_report
 from classifier.model.summary import print_summary
 from classifier.model.wording import situation_lines
@@ -56,7 +56,7 @@ def run(
         raise InputError("no event has a label: give labelled events, or weave attacks in with --inject all")
     measure(
         model.bundle.manifest, frame, str(bundle), json_file, report, seed, log.quiet, watch.stretches(),
-        woven=inject is not None,
+        about="" if inject is None else WOVEN, invented=inject is not None,
     )  # fmt: skip
 
 
@@ -70,11 +70,13 @@ def measure(
     quiet: bool,
     situation: list[dict[str, Any]] | None = None,
     *,
-    woven: bool = False,
+    about: str = "",
+    invented: bool = False,
 ) -> Any:
     """Evaluate scored requests with labels, and print, write or draw the result.
 
-    `situation` are verdicts about the whole service (`LogWatch.stretches`); `woven` says that the attackers are simulated.
+    `situation` are verdicts about the whole service (`LogWatch.stretches`); `about` and `invented` go into the report: see
+    `ReportMeta`.
     """
     with bar("bootstrap intervals", quiet) as progress:
         done = [0]
@@ -90,7 +92,7 @@ def measure(
         say(f"figures: {json_file}", quiet)
     if report is not None:
         with complete_or_nothing(report) as partial:
-            write_report(partial, metrics, frame, report_meta(manifest, bundle, woven=woven))
+            write_report(partial, metrics, frame, report_meta(manifest, bundle, about, invented=invented))
         say(f"report: {report}", quiet)
     thresholds: Any = manifest.thresholds
     print_summary(metrics, OUTPUT, thresholds, manifest.budgets["challenge"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -249,7 +249,8 @@ def _finish(
             called = agreement(named, test, frame["decision"].to_numpy() != "allow", trained.columns)
         with tell.bar("evaluating on held-out clients and the last stretch of time"):
             metrics = evaluate(frame, prior=options.prior, seed=options.seed)
-        meta = report_meta(manifest, str(options.bundle), [HELD_OUT], woven=options.inject is not None)
+        woven = options.inject is not None
+        meta = report_meta(manifest, str(options.bundle), HELD_OUT + WOVEN * woven, invented=woven)
         page = report_page(metrics, frame, {**meta, "notes": [*meta["notes"], *_left_out(data, trained)]})
     manifest = with_changes(manifest, metrics={**_short(metrics), "families": called} if metrics else {})
     files: dict[str, bytes | Path] = {
@@ -343,18 +344,18 @@ def run_metrics(manifest: Manifest) -> dict[str, float]:
 
 HELD_OUT = (
     "Measured on clients that were held out of training, and on everybody in the last stretch of the log, where it looks "
-    "busier for that reason."
+    "busier for that reason. "
 )
 WOVEN = "The attackers are simulated and were woven into the log."
 
 
-def report_meta(manifest: Manifest, bundle: str, about: Sequence[str] = (), *, woven: bool = False) -> ReportMeta:
-    """Return what the report page says of the bundle, and `about` the requests; `woven`: the attackers are simulated."""
+def report_meta(manifest: Manifest, bundle: str, about: str = "", *, invented: bool = False) -> ReportMeta:
+    """Return what the report page says of the bundle; `about` and `invented` are of the requests, as `ReportMeta` has them."""
     first, last = (datetime.fromtimestamp(moment, UTC) for moment in manifest.training_data["span"])
     return ReportMeta(
         title="botsieve evaluation",
-        about=[*about, *([WOVEN] if woven else [])],
-        invented=woven,
+        about=about,
+        invented=invented,
         bundle=f"{bundle} ({manifest.manifest_sha256[:12]})" if manifest.manifest_sha256 else bundle,
         created=manifest.created,
         thresholds=manifest.thresholds,

@@ -40,7 +40,7 @@ class ReportMeta(TypedDict, total=False):
     """
 
     title: str
-    about: list[str]
+    about: str
     invented: bool
     bundle: str
     command: str

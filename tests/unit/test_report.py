@@ -260,7 +260,7 @@ def test_a_few_legitimate_requests_tell_nothing_of_what_it_costs_them(metrics: M
 
 
 def test_a_page_says_what_was_measured_and_that_attackers_are_simulated(scored: pd.DataFrame, metrics: Metrics) -> None:
-    told = report_page(metrics, scored, {**META, "about": ["Measured on these."], "invented": True})
+    told = report_page(metrics, scored, {**META, "about": "Measured on these.", "invented": True})
     assert "Measured on these." in told
     assert "nobody has these addresses" in told
     assert "nobody has these addresses" not in report_page(metrics, scored, META)
