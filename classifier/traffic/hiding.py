@@ -60,4 +60,5 @@ def odd_hours(scene: Scene, effort: Effort, n: int, rng: np.random.Generator) ->
     """Draw n moments of the campaign, the more likely the fewer others are active; sorted."""
     edges = np.linspace(effort.start, max(effort.end, effort.start + 1.0), 25)
     activity, _ = np.histogram(scene.moments(rng, 2_000, effort.start, effort.end), edges)
-    return pacing.Clock(edges, 1.0 / (activity + 20.0)).draw(rng, n, effort.start, effort.end)
+    rarity = np.asarray(1.0 / (activity + 20.0), np.float64)
+    return pacing.Clock(edges, rarity).draw(rng, n, effort.start, effort.end)

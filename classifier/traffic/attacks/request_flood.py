@@ -39,7 +39,7 @@ class RequestFlood(AttackFamily):
         focus = (int(rng.integers(2**31)), int(self.draw(rng, "targets")))
         for n in shares(rng, effort.clients, effort.requests):
             mix = {
-                Act(target): 0.85,
+                Act(int(target)): 0.85,
                 Act.MODELS: 0.06,
                 Act.DOCS: 0.05,
                 Act.PROBE: 0.2 if scene.web and not self.evasive else 0.0,
