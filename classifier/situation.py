@@ -9,17 +9,20 @@ The verdict, by rules in this order:
 
 1. `unsure` while fewer than 30 minutes have been seen: there is no usual minute yet.
 2. `attack` when requests that score like attackers' (at or above the challenge threshold) make up 10 % of all and are more than
-   six deviations above the usual, and without the busiest client among them still 5 %, from three clients or more. A flood is
-   told before its first minute is over: as soon as these requests make up as much of the minute at hand, and of a usual minute
-   too, so that a few at the begin of a minute do not. It is taken back if that minute as a whole does not show it.
+   six deviations above the usual, and without the busiest client among them still 5 %, from three clients or more. The same
+   where requests rise and 30 % of them are unusual (above all but 5 % of legitimate ones), 15 % without the busiest client:
+   each by itself may be anybody's, so many at once are not. A flood is told before its first minute is over: as soon as these
+   requests make up as much of the minute at hand, and of a usual minute too, so that a few at the begin of a minute do not.
+   It is taken back if that minute as a whole does not show it.
 3. `unsure` when one or two clients make nearly all of them: one client is no attack on the service; to deal with it is enough.
-4. `unsure` when requests, clients, newcomers or new accounts rise, and with them requests that are merely unusual (above all
-   but 1 % of legitimate ones), or requests whose prompt template spreads among many clients: look at it.
+4. `unsure` when requests, clients, newcomers or new accounts rise, and with them unusual requests (15 %), or requests whose
+   prompt template spreads among many clients: look at it.
 5. `surge` when clients, newcomers or new accounts rise and nothing of the above holds.
 6. `calm` otherwise.
 
 A worse verdict (but a flood) has to hold for two minutes, a better one for five, so that it does not flap. Minutes of attack
-never become the usual, and what scores like attackers counts as usual up to 2 % of the requests at most. State is about 150
+never become the usual, and what scores like attackers counts as usual up to 2 % of the requests at most, what is unusual up to
+10 %. State is about 160
 kilobytes, whatever comes; counting is O(1), and a log read in the order of time gives bit for bit what the service gives. After a
 day without a request the usual minute is forgotten.
 """
@@ -45,25 +48,25 @@ WINDOW, DAY, FEWEST = 5, 1440, 30
 DEVIATIONS = 6.0
 RISE, RISE_NEWCOMERS = 1.6, 2.5
 """Times the usual from which a rise of requests or clients, or of newcomers, counts."""
-ATTACK_SHARE, OTHERS_SHARE = 0.10, 0.05
-USUAL_MOST = 0.02
-"""Share of requests that score like attackers' beyond which it is never taken as usual: ten times the default budget."""
-UNUSUAL_SHARE, SPREADING_SHARE = 0.08, 0.25
+ODD_SHARE, SPREADING_SHARE = 0.15, 0.25
+"""Shares of unusual requests, and of those with a spreading template, that make a rise odd."""
 LEAST, LEAST_ACCOUNTS = 20, 8
 """Requests or clients, or new accounts, in the window below which nothing follows from them."""
 RAREST = 0.2
 """Of a minute: what is rarer is judged as if it came so often."""
 CLIENTS = 3
+"""Clients from which it may be an attack."""
 WORSE, BETTER = 2, 5
 """Minutes in a row after which a worse, or a better, verdict is believed."""
-UNUSUAL = 0.01
+UNUSUAL = 0.05
+"""Share of legitimate requests that score at or above the level of unusual ones."""
 CHANGES_KEPT = 256
 RETURNS_US = 6 * 3600 * 1_000_000
 """An attack that comes again within so long is the same one, µs: who came with it has not been here before it."""
 NEW, UNUSUAL_MARK, ACTED, SPREADING, NEW_ACCOUNT = 1, 2, 4, 8, 16
 _SEVERITY = {"calm": 0, "surge": 1, "unsure": 2, "attack": 3}
 _SEATS = 16_384
-_ACTED_SEATS = 1_024
+_SUSPECT_SEATS = 1_024
 _SEEN = COLUMN["client_requests_seen"]
 _TEMPLATE_SURGE, _TEMPLATE_CLIENTS = COLUMN["template_surge"], COLUMN["template_distinct_clients"]
 _PROMPT, _ACCOUNT_AGE = COLUMN["request_prompt_length"], COLUMN["request_account_age"]
@@ -75,21 +78,80 @@ Floats = npt.NDArray[np.float64]
 
 class Minute(NamedTuple):
     """What is counted in a minute. Clients are distinct ones, about; of newcomers it is the first request, and of `accounts`
-    that of an account which was made within the hour; `acted_others` are the
-    requests that score like attackers' without those of the client that has most of them."""
+    that of an account which was made within the hour. `acted` score like attackers', `unusual` above all but a few legitimate
+    ones: of both there are the clients, and the `others`, without those of the client that has most of them."""
 
     requests: float
     clients: float
     newcomers: float
     accounts: float
-    unusual: float
     acted: float
     acted_clients: float
     acted_others: float
+    unusual: float
+    unusual_clients: float
+    unusual_others: float
     spreading: float
 
 
 _FIELDS = Minute._fields
+
+
+class Suspects:
+    """Requests of a minute at or above a level: how many, of about how many clients, and how many the busiest made."""
+
+    __slots__ = ("_seats", "_taken", "count", "most")
+
+    def __init__(self) -> None:
+        self.count, self.most = 0, 0
+        self._seats, self._taken = [0] * _SUSPECT_SEATS, 0
+
+    def add(self, client: int) -> None:
+        """Count a request of a client (keyed hash)."""
+        self.count += 1
+        seat = client % _SUSPECT_SEATS
+        theirs = self._seats[seat] = self._seats[seat] + 1
+        self._taken += theirs == 1
+        if theirs > self.most:
+            self.most = theirs
+
+    @property
+    def clients(self) -> float:
+        """Clients, about."""
+        return _distinct(self._taken, _SUSPECT_SEATS)
+
+    @property
+    def others(self) -> int:
+        """Requests without those of the busiest client."""
+        return self.count - self.most
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """When requests at or above a level (`name` in `Minute`) make an attack: from which share of all requests on, and which
+    without the busiest client; whether requests must rise, too. And up to which share they may be usual."""
+
+    name: str
+    words: str
+    share: float
+    others: float
+    rise: bool
+    usual_most: float
+
+    def among(self, usual: Floats) -> Bar:
+        """Return what tells a flood within its first minute, from the usual minutes, float64[m, counts]."""
+        median, spreads, means = _usual(usual)
+        place, normal = _FIELDS.index(self.name), float(median[0])
+        middle, spread, mean = float(median[place]), float(spreads[place]), float(means[place])
+        share = self.share + middle / max(normal, 1e-9)
+        chance = middle + DEVIATIONS * max(spread, math.sqrt(max(mean, RAREST)))
+        return Bar(max(LEAST, chance, share * normal), share)
+
+
+ALARMS = (
+    Alarm("acted", "score like attackers’", 0.10, 0.05, False, 0.02),  # ten times the default budget are never usual
+    Alarm("unusual", "score above all but 5 % of legitimate ones", 0.30, 0.15, True, 0.10),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,16 +216,11 @@ class Verdict:
         }
 
 
-class Acute(NamedTuple):
-    """What a minute that is not over yet is compared with: from how many requests that score like attackers' it is no chance,
-    which share of it they make in an attack, and the requests of a usual minute."""
+class Bar(NamedTuple):
+    """From how many requests at or above a level it is no chance in one minute, and which share of it they make in an attack."""
 
-    acted: float
+    least: float
     share: float
-    requests: float
-
-
-UNKNOWN = Acute(math.inf, 1.0, math.inf)
 
 
 class Situation:
@@ -172,11 +229,14 @@ class Situation:
     def __init__(self, changes_kept: int | None = CHANGES_KEPT) -> None:
         """`changes_kept` is how many of the newest changes are remembered; None for all."""
         self._minute: int | None = None
-        self._counts = [0] * 6  # requests, newcomers, accounts, unusual, acted, spreading
+        self._counts = [0] * 4  # requests, newcomers, accounts, spreading
         self._seats, self._taken = bytearray(_SEATS), 0
-        self._acted_seats, self._acted_taken, self._acted_most = [0] * _ACTED_SEATS, 0, 0
-        self._look_at, self._acute = math.inf, UNKNOWN
-        """Requests scoring like attackers' in one minute at which to look whether it is a flood, and what it is compared with."""
+        self._suspects = tuple(Suspects() for _ in ALARMS)
+        self._bars: tuple[Bar, ...] | None = None
+        """What the minute at hand is compared with to tell a flood, once there is a usual minute, `_usual_requests` of it."""
+        self._usual_requests = 0.0
+        self._look_at = [math.inf] * len(ALARMS)
+        """Requests at or above a level, in one minute, at which to look whether it is a flood."""
         self._early: tuple[Verdict, int] | None = None
         """The verdict before one that was given within the minute at hand, and when the attack before it was over."""
         self._onset, self._attack_over = 0, -RETURNS_US
@@ -213,16 +273,13 @@ class Situation:
         if marks:
             counts[1] += marks & NEW
             counts[2] += (marks & NEW_ACCOUNT) != 0
-            counts[3] += (marks & UNUSUAL_MARK) != 0
-            counts[5] += (marks & SPREADING) != 0
-            if marks & ACTED:
-                counts[4] += 1
-                seat = client % _ACTED_SEATS
-                theirs = self._acted_seats[seat] = self._acted_seats[seat] + 1
-                self._acted_taken += theirs == 1
-                if theirs > self._acted_most:
-                    self._acted_most = theirs
-                if counts[4] >= self._look_at:
+            counts[3] += (marks & SPREADING) != 0
+            if marks & UNUSUAL_MARK:
+                acted, unusual = self._suspects
+                unusual.add(client)
+                if marks & ACTED:
+                    acted.add(client)
+                if acted.count >= self._look_at[0] or unusual.count >= self._look_at[1]:
                     self._look(time)
 
     def observe_all(self, time: npt.NDArray[np.int64], client: npt.NDArray[np.uint64], marks: Marks) -> None:
@@ -239,24 +296,25 @@ class Situation:
             self._close()
             self._window.clear()
             self._kept, self._minute = 0, minute
-            self._look_at = math.inf
+            self._bars, self._look_at = None, [math.inf] * len(ALARMS)
         while self._minute < minute:
             self._close()
             self._minute += 1
 
     def _close(self) -> None:
-        requests, newcomers, accounts, unusual, acted, spreading = self._counts
+        requests, newcomers, accounts, spreading = self._counts
+        flood = self._flood(self._now())
+        acted, unusual = self._suspects
         closed = Minute(
-            requests, _distinct(self._taken, _SEATS), newcomers, accounts, unusual, acted,
-            _distinct(self._acted_taken, _ACTED_SEATS), acted - self._acted_most, spreading,
+            requests, _distinct(self._taken, _SEATS), newcomers, accounts, acted.count, acted.clients, acted.others,
+            unusual.count, unusual.clients, unusual.others, spreading,
         )  # fmt: skip
         if requests:
-            self._counts = [0] * 6
+            self._counts = [0] * 4
             self._seats, self._taken = bytearray(_SEATS), 0
-            if acted:
-                self._acted_seats, self._acted_taken, self._acted_most = [0] * _ACTED_SEATS, 0, 0
+            self._suspects = tuple(Suspects() if suspects.count else suspects for suspects in self._suspects)
         self._window.append(closed)
-        if self._early is not None and acted < self._acute.share * requests:
+        if self._early is not None and flood is None:
             before, over = self._early
             self._candidate, self._held = before.state, 1
             self._turn(Verdict(before.state, self._now(), 2, ("what looked like a flood was over at once",), {}))
@@ -267,22 +325,43 @@ class Situation:
         if requests and self.state != "attack" and self._candidate != "attack":
             self._usual[self._kept % DAY] = closed
             self._kept += 1
-        self._acute = acute(self._usual[: min(self._kept, DAY)])
-        self._look_at = math.inf if self.state == "attack" else self._acute.acted
+        usual = self._usual[: min(self._kept, DAY)]
+        self._bars, self._look_at = None, [math.inf] * len(ALARMS)
+        if len(usual) >= FEWEST:
+            self._usual_requests = float(np.median(usual[:, 0]))
+            self._bars = tuple(alarm.among(usual) for alarm in ALARMS)
+            if self.state != "attack":
+                self._look_at = [bar.least for bar in self._bars]
+
+    def _flood(self, time: int) -> tuple[str, ...] | None:
+        """Return what tells that the minute at hand, so far as `time` (µs), is that of a flood; None if it is not."""
+        if self._bars is None or self._minute is None:
+            return None
+        requests, elapsed = self._counts[0], (time - self._minute * MINUTE_US) / MINUTE_US
+        rising = requests >= RISE * self._usual_requests * elapsed
+        least = max(requests, self._usual_requests)
+        for alarm, bar, suspects in zip(ALARMS, self._bars, self._suspects, strict=True):
+            if (
+                suspects.count >= max(bar.least, bar.share * least)
+                and suspects.others >= alarm.others * least
+                and suspects.clients >= CLIENTS
+                and (rising or not alarm.rise)
+            ):
+                share = f"{100 * suspects.count / requests:.1f} %"
+                return (
+                    f"{share} of the {requests:,} requests of this minute so far {alarm.words}",
+                    f"they come from about {suspects.clients:.0f} clients",
+                )
+        return None
 
     def _look(self, time: int) -> None:
         """Look whether the minute at hand is that of a flood; if not, again when there is a quarter more to look at."""
-        requests, acted = self._counts[0], self._counts[4]
-        self._look_at = acted * 1.25
-        clients, others = _distinct(self._acted_taken, _ACTED_SEATS), acted - self._acted_most
-        least = max(requests, self._acute.requests)
-        if acted < self._acute.share * least or others < OTHERS_SHARE * least or clients < CLIENTS:
+        evidence = self._flood(time)
+        if evidence is None:
+            bars = self._bars or ()
+            self._look_at = [max(bar.least, one.count * 1.25) for bar, one in zip(bars, self._suspects, strict=True)]
             return
-        told = (
-            f"{100 * acted / requests:.1f} % of the {requests:,} requests of this minute so far score like attackers’"
-        )
-        evidence = (told, f"they come from about {clients:.0f} clients")
-        self._candidate, self._held, self._look_at = "attack", WORSE, math.inf
+        self._candidate, self._held, self._look_at = "attack", WORSE, [math.inf] * len(ALARMS)
         self._early = self.verdict, self._attack_over
         self._turn(Verdict("attack", time, 2, evidence, {}))
 
@@ -331,8 +410,8 @@ def judged(
         )  # fmt: skip
 
     n = max(now["requests"], 1e-9)
-    shares = {name: now[name] / n for name in ("acted", "acted_others", "unusual", "spreading")}
-    before = {name: normal[name] / max(normal["requests"], 1e-9) for name in shares}
+    shares = {name: now[name] / n for name in _FIELDS}
+    before = {name: normal[name] / max(normal["requests"], 1e-9) for name in _FIELDS}
     more, crowd = rises("requests", RISE), rises("clients", RISE)
     rising = [("requests", more, "requests"), ("clients", crowd, "clients")]
     rising.append(("newcomers", rises("newcomers", RISE_NEWCOMERS), "new clients"))
@@ -340,25 +419,28 @@ def judged(
     fresh = rising[2][1] or rising[3][1]
     risen = _rises(figures, rising)
     # 2 and 3
-    if (
-        shares["acted"] >= ATTACK_SHARE + before["acted"]
-        and figures["acted"]["deviations"] >= DEVIATIONS
-        and now["acted"] * WINDOW >= LEAST
-    ):
-        clients = max(minute.acted_clients for minute in window)
-        told = [
-            _share("score like attackers’", shares["acted"], before["acted"]),
-            f"they come from about {clients:.0f} clients a minute",
-        ]
-        told += risen
-        if clients >= CLIENTS and shares["acted_others"] >= OTHERS_SHARE:
-            return "attack", 2, tuple(told), figures
-        return "unsure", 3, (*told, "one or two clients make nearly all of them: look at these"), figures
+    for alarm in ALARMS:
+        name = alarm.name
+        if (
+            shares[name] >= alarm.share + before[name]
+            and figures[name]["deviations"] >= DEVIATIONS
+            and now[name] * WINDOW >= LEAST
+            and (more or not alarm.rise)
+        ):
+            clients = max(getattr(minute, f"{name}_clients") for minute in window)
+            told = [
+                _share(alarm.words, shares[name], before[name]),
+                f"they come from about {clients:.0f} clients a minute",
+            ]
+            told += risen
+            if clients >= CLIENTS and shares[f"{name}_others"] >= alarm.others:
+                return "attack", 2, tuple(told), figures
+            return "unsure", 3, (*told, "one or two clients make nearly all of them: look at these"), figures
     # 4
     if more or crowd or fresh:
         odd = []
-        if shares["unusual"] >= UNUSUAL_SHARE + before["unusual"] and figures["unusual"]["deviations"] >= DEVIATIONS:
-            odd.append(_share("score above all but 1 % of legitimate ones", shares["unusual"], before["unusual"]))
+        if shares["unusual"] >= ODD_SHARE + before["unusual"] and figures["unusual"]["deviations"] >= DEVIATIONS:
+            odd.append(_share(ALARMS[1].words, shares["unusual"], before["unusual"]))
         if (
             shares["spreading"] >= SPREADING_SHARE + before["spreading"]
             and figures["spreading"]["deviations"] >= DEVIATIONS
@@ -377,27 +459,16 @@ def judged(
     return "calm", 6, (f"{now['requests']:,.0f} requests a minute, usually {normal['requests']:,.0f}",), figures
 
 
-def acute(usual: npt.NDArray[np.float64]) -> Acute:
-    """Return what tells a flood within its first minute, from the usual minutes, float64[m, counts]."""
-    if len(usual) < FEWEST:
-        return UNKNOWN
-    median, spreads, means = _usual(usual)
-    place, normal = _FIELDS.index("acted"), float(median[0])
-    middle, spread, mean = float(median[place]), float(spreads[place]), float(means[place])
-    share = ATTACK_SHARE + middle / max(normal, 1e-9)
-    chance = middle + DEVIATIONS * max(spread, math.sqrt(max(mean, RAREST)))
-    return Acute(max(LEAST, chance, share * normal), share, normal)
-
-
 def _usual(usual: Floats) -> tuple[Floats, Floats, Floats]:
     """Return the median, the robust deviation and the mean of each count in the usual minutes, float64[counts] each."""
     median = np.median(usual, axis=0)
     spread = 1.4826 * np.median(np.abs(usual - median), axis=0)
     means = np.mean(usual, axis=0)  # of what comes less than once a minute the median is 0
-    for name in ("acted", "acted_others"):  # what an attack that was there from the beginning leaves is not usual
-        place = _FIELDS.index(name)
-        for values in (median, spread, means):
-            values[place] = min(values[place], USUAL_MOST * median[0])
+    for alarm in ALARMS:  # what an attack that was there from the beginning leaves is not usual
+        for name in (alarm.name, f"{alarm.name}_others"):
+            place = _FIELDS.index(name)
+            for values in (median, spread, means):
+                values[place] = min(values[place], alarm.usual_most * median[0])
     return median, spread, means
 
 

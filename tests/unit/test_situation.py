@@ -183,6 +183,32 @@ def test_an_attack_within_a_surge_is_an_attack() -> None:
     assert day.pass_by(10, (400, 300, 0), (40, 10_000, NEW), (300, 100, HOSTILE))[-1] == "attack"
 
 
+def test_a_flood_of_requests_that_are_merely_unusual_is_an_attack_within_seconds() -> None:
+    day = Day()
+    day.pass_by(60)
+    day.pass_by(1, (600, 100, UNUSUAL_MARK))
+    assert day.situation.state == "attack"
+    assert 0 < day.situation.verdict.since - (START + 60 * MINUTE_US) < MINUTE_US // 4
+    assert "above all but 5 % of legitimate ones" in day.situation.changes[-1].evidence[0]
+    assert set(day.pass_by(10, (600, 100, UNUSUAL_MARK))) == {"attack"}
+
+
+def test_unusual_requests_without_a_rise_are_no_attack() -> None:
+    day = Day()
+    day.pass_by(60)
+    assert "attack" not in day.pass_by(30, (180, 100, UNUSUAL_MARK), ordinary=20)
+    day = Day()
+    day.pass_by(60, ordinary=600)
+    assert at_once(day, 300, 100, UNUSUAL_MARK, second=30.0) == "calm", "half a usual minute, at half of the minute"
+
+
+def test_an_unusual_rise_of_one_client_is_no_attack() -> None:
+    day = Day()
+    day.pass_by(60)
+    assert set(day.pass_by(30, (900, 1, UNUSUAL_MARK), (4, 10, UNUSUAL_MARK))[2:]) == {"unsure"}
+    assert day.situation.verdict.rule == 3
+
+
 @pytest.mark.parametrize("others", [0, 4])
 def test_one_client_is_no_attack_on_the_service(others: int) -> None:
     day = Day()
@@ -195,7 +221,8 @@ def test_one_client_is_no_attack_on_the_service(others: int) -> None:
 def test_a_rise_that_is_odd_is_unsure() -> None:
     day = Day()
     day.pass_by(60)
-    assert day.pass_by(10, (300, 300, UNUSUAL_MARK))[-1] == "unsure"
+    assert day.pass_by(10, (300, 300, 0), (120, 100, UNUSUAL_MARK))[-1] == "unsure"
+    assert day.situation.verdict.rule == 4
     spreading = Day()
     spreading.pass_by(60)
     assert spreading.pass_by(10, (300, 300, SPREADING))[-1] == "unsure"
