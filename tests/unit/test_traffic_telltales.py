@@ -1,6 +1,6 @@
 """No single column gives attackers away: evasive and mimic ones are held against all legitimate clients.
 
-One log of a simulated service, judged by `classifier.model.telltales`. Where this fails, make the attacker smarter.
+One log of a simulated service, judged by `tests.unit.telltales`. Where this fails, make the attacker smarter.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import pytest
 from classifier.events import EVENT_SCHEMA
 from classifier.features.spec import NAMES
 from classifier.features.stream import clients_of, feature_chunks
-from classifier.model.telltales import LIMIT, TREE_LIMIT, raw_columns, separations, tree_separations
 from classifier.traffic import inject, simulate, simulated
+from tests.unit.telltales import LIMIT, TREE_LIMIT, raw_columns, separations, tree_separations
 from tests.unit.test_traffic_injection import web_log
 
 pytestmark = pytest.mark.slow
