@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -129,13 +130,6 @@ def _ends_in_order(events: Events) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     return (packed >> bits) + first, packed & ((1 << bits) - 1)
 
 
-def sort_events(events: Events) -> Events:
-    """Return the events by (time, row)."""
-    if np.all(events.time[1:] >= events.time[:-1]) and np.all(events.row[1:] > events.row[:-1]):
-        return events
-    return events.take(np.lexsort((events.row, events.time)))
-
-
 def sorted_tables(
     tables: Iterable[pa.Table], *, key: str = "time", rows: int = 65_536
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
@@ -179,7 +173,7 @@ def _external(
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.int64]]]:
     pieces: list[tuple[int, int, Path, int]] = []  # first time, number, file, piece of that file
     count = 0
-    for index, table in enumerate(_chain(first, second, incoming)):
+    for index, table in enumerate(chain((first, second), incoming)):
         path = folder / f"{index}.arrow"
         ordered = _sorted_table(_numbered(table, count), key).combine_chunks()
         count += table.num_rows
@@ -203,9 +197,3 @@ def _external(
             held = held.slice(ready)
     if held is not None and held.num_rows:
         yield _sorted_piece(held, key)
-
-
-def _chain(first: pa.Table, second: pa.Table, rest: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    yield first
-    yield second
-    yield from rest

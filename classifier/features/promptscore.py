@@ -25,7 +25,6 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -338,15 +337,6 @@ def _first_line(error: Exception) -> str:
 
 def _short(dtype: np.dtype[Any]) -> str:
     return str(dtype)[:120]
-
-
-def read_prompt_file(path: Path) -> PromptScorer:
-    """Read a `prompt.npy`. Raises BundleError."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"cannot read {path}: {error.strerror}") from None
-    return PromptScorer.from_bytes(content, str(path))
 
 
 def shipped_bytes() -> bytes:

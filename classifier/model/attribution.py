@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
-from classifier.model.boosters import Boosters
 from classifier.model.forest import GROUP, LEAF, OWN, Forest
 
 FloatRows = npt.NDArray[np.float32]
@@ -88,18 +87,6 @@ def top_groups(sums: Contributions, top: int) -> npt.NDArray[np.int32]:
     out = np.full((len(sums), top), -1, dtype=np.int32)
     _top(sums, out)
     return out
-
-
-def agreement_with_treeshap(boosters: Boosters, reason_of_feature: Sequence[str], rows: FloatRows) -> float:
-    """Share of rows whose top reason is TreeSHAP's too, both without a limit on the group part.
-
-    TreeSHAP (Lundberg et al. 2018) is LightGBM's `pred_contrib` of both parts, summed by reason group. A row without
-    any positive reason agrees only if it has none by either.
-    """
-    explainer = Explainer(boosters.forest(rows.shape[1]), reason_of_feature)
-    sums = np.zeros((len(rows), len(explainer.names)))
-    np.add.at(sums.T, explainer.group_of_feature, boosters.tree_shap(rows).T)
-    return float((top_groups(sums, 1) == top_groups(explainer.reason_sums(rows), 1)).mean())
 
 
 def expected_values(forest: Forest) -> Contributions:

@@ -51,16 +51,6 @@ class Boosters:
         parts = [part.reshape(len(rows), -1) for part in self._predict(rows, pred_leaf=True) if part is not None]
         return np.concatenate(parts, axis=1).astype(np.int32)
 
-    def tree_shap(self, rows: FloatRows) -> npt.NDArray[np.float64]:
-        """LightGBM's TreeSHAP contributions of both parts added up by column of the full row, float64[n, F]."""
-        own, group = self._predict(rows, pred_contrib=True)
-        total = np.zeros(rows.shape)
-        if own is not None:
-            total[:, list(self.own_columns)] += own[:, :-1]
-        if group is not None:
-            total += group[:, :-1]
-        return total
-
     def _predict(self, rows: FloatRows, **kind: bool) -> tuple[npt.NDArray[Any] | None, npt.NDArray[Any] | None]:
         own = None if self.own is None else _predictor(self.own)(rows[:, list(self.own_columns)], **kind)
         group = None if self.group is None else _predictor(self.group)(rows, **kind)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from classifier.events import EVENT_SCHEMA, FIELDS, MICROSECONDS, Event, table_of
 from classifier.features import layout as at
 from classifier.features.engine import Engine, Tables
-from classifier.features.order import EXPIRY_US, Orderer, Transitions, sort_events, sorted_tables
+from classifier.features.order import EXPIRY_US, Orderer, Transitions, sorted_tables
 from classifier.features.prepare import Events, Preparer
 from classifier.features.spec import COLUMN
 
@@ -242,11 +242,18 @@ def in_order(log: list[Event]) -> list[tuple[float, int, int, str]]:
     return [(time, row, action) for time, _, row, _, action in sorted(out)]
 
 
+def prepared_in_order(log: list[Event]) -> Events:
+    ((table, row),) = sorted_tables([table_of(log)])
+    prepared = PREPARER.table(table)
+    prepared.row[:] = row
+    return prepared
+
+
 @settings(max_examples=500)
 @given(tables, st.lists(events(), min_size=1, max_size=25), st.lists(st.floats(0, 1), max_size=4), st.integers(1, 3))
 def test_a_log_scored_in_chunks_equals_the_log_replayed_request_by_request(engine_tables, log, cuts, shards):
     offline = Engine(engine_tables, shards=shards, threads=min(shards, 2))
-    prepared = sort_events(PREPARER.table(table_of(log)))
+    prepared = prepared_in_order(log)
     orderer, parts = Orderer(), []
     edges = cuts_of(len(prepared), cuts)
     for number, (a, b) in enumerate(pairwise(edges)):
@@ -278,7 +285,7 @@ def test_a_row_does_not_move_when_its_own_completion_changes(log, seed):
     chosen = int(rng.integers(len(log)))
 
     def row_of(changed: Event) -> np.ndarray:
-        prepared = sort_events(PREPARER.table(table_of([*log[:chosen], changed, *log[chosen + 1 :]])))
+        prepared = prepared_in_order([*log[:chosen], changed, *log[chosen + 1 :]])
         rows = Engine(Tables.for_clients(16)).run(Orderer().push(prepared, last=True))
         return rows[int(np.flatnonzero(prepared.row == chosen)[0])]
 

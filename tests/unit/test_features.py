@@ -20,21 +20,22 @@ from classifier.features.agents import BROWSER, CLIENT_LIBRARY, DECLARED_BOT, MI
 from classifier.features.engine import Engine, Tables
 from classifier.features.hashing import Hasher, distinct_texts, text_spans
 from classifier.features.numerics import count_bits, exp2, exp2_of_part, log2_positive, power_of_2
-from classifier.features.order import Orderer, sort_events
+from classifier.features.order import Orderer
 from classifier.features.paths import path_traits
 from classifier.features.prepare import Events, Preparer, network_text
 from classifier.features.prompts import fold_all
+from classifier.features.stream import feature_chunks
 
 ROOT = Path(__file__).resolve().parents[2]
 START = 1_700_000_000
-PREPARER = Preparer(b"a secret of the tests")
+SECRET = b"a secret of the tests"
+PREPARER = Preparer(SECRET)
 
 
 def rows_of(log: list[Event], tables: Tables | None = None) -> np.ndarray:
-    prepared = sort_events(PREPARER.table(table_of(log)))
-    rows = Engine(tables or Tables.for_clients(64)).run(Orderer().push(prepared, last=True))
-    out = np.empty_like(rows)
-    out[prepared.row] = rows
+    out = np.empty((len(log), len(spec.NAMES)), np.float32)
+    for chunk in feature_chunks([table_of(log)], sizes=tables or Tables.for_clients(64), secret=SECRET):
+        out[chunk.row] = chunk.rows
     return out
 
 
@@ -264,7 +265,7 @@ def test_distinct_things_are_counted_within_a_few_percent() -> None:
 def test_profiles_merge_to_that_of_the_united_stream(requests: list[tuple[float, int]]) -> None:
     def client(log: list[Event]) -> np.ndarray | None:
         engine = Engine(Tables.for_clients(16))
-        engine.run(Orderer().push(sort_events(PREPARER.table(table_of(log))), last=True))
+        engine.run(Orderer().push(PREPARER.table(table_of(log)), last=True))
         return engine.profile("client", int(PREPARER.arrival(log[0]).hashes[0, at.H_CLIENT])) if log else None
 
     requests = sorted(requests)
@@ -299,7 +300,7 @@ def test_a_flood_of_new_keys_pushes_out_no_client_that_keeps_coming_back() -> No
     again = [event(60 + r * 0.01, account=f"regular {r}") for r in range(40)]
     sizes = Tables.for_clients(128)
     engine = Engine(sizes)
-    rows = engine.run(Orderer().push(sort_events(PREPARER.table(table_of([*regulars, *flood, *again]))), last=True))
+    rows = engine.run(Orderer().push(PREPARER.table(table_of([*regulars, *flood, *again])), last=True))
     assert (feature(rows[-40:], "client_requests_seen") == 21).mean() >= 0.97
     assert sizes.bytes == sum(a.nbytes for a in engine.arrays)
 

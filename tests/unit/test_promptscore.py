@@ -266,4 +266,4 @@ def test_the_command_writes_what_the_scorer_reads(tmp_path: Path, monkeypatch: p
     out = tmp_path / "prompt.npy"
     monkeypatch.setattr("sys.argv", ["promptmodel", "--data", str(tmp_path), "--out", str(out)])
     promptmodel.main()
-    assert math.isfinite(promptscore.read_prompt_file(out).of("a text"))
+    assert math.isfinite(promptscore.PromptScorer.from_bytes(out.read_bytes()).of("a text"))
