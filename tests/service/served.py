@@ -8,7 +8,6 @@ from typing import Any
 import lightgbm
 import msgspec
 import numpy as np
-import pytest
 from fastapi.testclient import TestClient
 
 from classifier.events import Event, table_of
@@ -109,18 +108,6 @@ class Moment:
         return self.seconds
 
 
-@pytest.fixture(scope="session")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return make_bundle(tmp_path_factory.mktemp("served") / "bundle")
-
-
-@pytest.fixture(scope="session")
-def judge(bundle: Bundle) -> Judge:
-    made = Judge(bundle)
-    made.warm()
-    return made
-
-
 def service(judge: Judge, now: Any = None, **settings: Any) -> Service:
     """Make a service that enforces at once, unless the settings say otherwise."""
     given = {"mode": "enforce", "warm_up_s": 0.0, **settings}
@@ -131,12 +118,6 @@ def service(judge: Judge, now: Any = None, **settings: Any) -> Service:
 def client_of(app: Any, **options: Any) -> TestClient:
     """Speak to a service without a network. The lifespan is not run: nothing needs to start."""
     return TestClient(app, raise_server_exceptions=False, **options)
-
-
-@pytest.fixture
-def live(judge: Judge) -> tuple[Service, TestClient]:
-    app = service(judge)
-    return app, client_of(app)
 
 
 def post(client: TestClient, path: str, body: Any, **headers: str) -> Any:

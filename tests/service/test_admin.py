@@ -24,25 +24,14 @@ from serving.lists import FILE, Entry, Lists
 from serving.logs import JsonLines
 from serving.records import Lines
 from serving.settings import Route, Settings
-from tests.service.served import (  # noqa: F401 - fixtures
-    SECRET,
-    START,
-    Moment,
-    bundle,
-    client_of,
-    event,
-    judge,
-    mixed_events,
-    post,
-    service,
-)
+from tests.service.served import SECRET, START, Moment, client_of, event, mixed_events, post, service
 
 TOKEN = "a token of the tests"
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture
-def admin(judge: Judge, tmp_path: Path) -> tuple[Service, TestClient, Moment]:  # noqa: F811
+def admin(judge: Judge, tmp_path: Path) -> tuple[Service, TestClient, Moment]:
     now = Moment()
     app = service(judge, now, token=TOKEN, state=tmp_path / "state")
     return app, client_of(app, headers=BEARER), now
@@ -69,7 +58,7 @@ def test_a_denied_network_is_blocked_until_the_entry_goes(admin: tuple[Service, 
     assert app.gate.tallies.reasons["deny_list", "block"] == 1
 
 
-def test_lists_hold_while_scoring_fails_and_while_warming_up(judge: Judge) -> None:  # noqa: F811
+def test_lists_hold_while_scoring_fails_and_while_warming_up(judge: Judge) -> None:
     app = service(judge, token=TOKEN, fail_mode="closed", warm_up_s=1e6)
     client = client_of(app, headers=BEARER)
     enlist(client, value="192.0.2.7")
@@ -139,7 +128,7 @@ def test_lists_are_written_aside_and_one_change_after_the_other(
     assert len(lists) == len(Lists(app.gate.settings.state, Moment())) == 7
 
 
-def test_entries_expire_by_the_time_of_the_machine(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_entries_expire_by_the_time_of_the_machine(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     now = Moment(START + 3e7)  # a start a year ahead ...
     monkeypatch.setattr("serving.app.time", SimpleNamespace(time=now))
     monkeypatch.setattr("serving.app.Steady", lambda *_: lambda: START + 3e7)  # ... which the service's time keeps
@@ -259,7 +248,7 @@ def unwritable(path: Path) -> None:
 
 def test_nothing_changes_without_its_line_in_the_audit(
     admin: tuple[Service, TestClient, Moment],
-    bundle: Bundle,  # noqa: F811
+    bundle: Bundle,
 ) -> None:
     app, client, _ = admin
     entry, folder = enlist(client).json(), app.gate.settings.state
@@ -298,7 +287,7 @@ def test_what_fails_after_its_line_has_another_that_says_so(admin: tuple[Service
 
 
 def test_without_a_state_folder_the_log_has_the_audit_and_no_address(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("INFO", "botsieve.serving")
@@ -316,7 +305,7 @@ def test_without_a_state_folder_the_log_has_the_audit_and_no_address(
     assert "words" not in "".join(lines)
 
 
-def test_without_a_token_nothing_can_be_changed(judge: Judge) -> None:  # noqa: F811
+def test_without_a_token_nothing_can_be_changed(judge: Judge) -> None:
     client = client_of(service(judge))
     assert (
         enlist(client).status_code == client.get("/v1/lists").status_code == client.get("/v1/audit").status_code == 403
@@ -327,7 +316,7 @@ def test_without_a_token_nothing_can_be_changed(judge: Judge) -> None:  # noqa: 
     assert post(client, "/v1/feedback", {"id": identity, "verdict": "malicious"}).status_code == 403
 
 
-def test_a_wrong_token_is_refused_everywhere(judge: Judge) -> None:  # noqa: F811
+def test_a_wrong_token_is_refused_everywhere(judge: Judge) -> None:
     client = client_of(service(judge, token=TOKEN), headers={"authorization": "Bearer another token at all"})
     for path in ("/v1/load", "/v1/lists", "/v1/mode", "/v1/forget", "/v1/feedback"):
         assert post(client, path, {}).status_code == 401
@@ -345,7 +334,7 @@ def test_the_switch_to_shadow_and_back(admin: tuple[Service, TestClient, Moment]
 
 @pytest.mark.parametrize("kept", ["shadow", "enforce"])
 def test_the_switch_outlives_a_restart(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     kept: str,
@@ -381,7 +370,7 @@ def test_the_switch_outlives_a_restart(
     assert not (tmp_path / "mode.json").exists(), "the settings have caught up"
 
 
-def test_a_damaged_switch_is_put_aside(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_a_damaged_switch_is_put_aside(judge: Judge, tmp_path: Path) -> None:
     (tmp_path / "mode.json").write_bytes(b'{"mode": "off"}')
     assert service(judge, state=tmp_path).gate.mode_override is None
     assert [path.name for path in tmp_path.glob("mode.*")] == ["mode.damaged"]
@@ -395,7 +384,7 @@ def test_a_switch_that_cannot_be_kept_is_not_in_force(admin: tuple[Service, Test
     assert app.gate.mode_override is None
 
 
-def test_load_is_stated_for_a_while_and_counted_from_tokens(judge: Judge) -> None:  # noqa: F811
+def test_load_is_stated_for_a_while_and_counted_from_tokens(judge: Judge) -> None:
     now = Moment()
     app = service(judge, now, capacity=10_000.0, typical_tokens=100.0, load_s=30.0)
     client = client_of(app)
@@ -414,7 +403,7 @@ def test_load_is_stated_for_a_while_and_counted_from_tokens(judge: Judge) -> Non
 
 
 @pytest.mark.parametrize(("mode", "counted"), [("shadow", True), ("enforce", False)])
-def test_load_counts_what_is_let_through_whatever_was_decided(judge: Judge, mode: str, counted: bool) -> None:  # noqa: F811
+def test_load_counts_what_is_let_through_whatever_was_decided(judge: Judge, mode: str, counted: bool) -> None:
     app = service(judge, Moment(), capacity=10_000.0, typical_tokens=100.0, mode=mode, token=TOKEN)
     client = client_of(app, headers={"authorization": f"Bearer {TOKEN}"})
     assert enlist(client).is_success
@@ -426,7 +415,7 @@ def test_load_counts_what_is_let_through_whatever_was_decided(judge: Judge, mode
         assert app.metrics.gauges["load"][1]() == 0.0
 
 
-def test_a_batch_that_fails_half_way_counts_nothing_twice(judge: Judge) -> None:  # noqa: F811
+def test_a_batch_that_fails_half_way_counts_nothing_twice(judge: Judge) -> None:
     app = service(judge, Moment(), capacity=10_000.0, typical_tokens=100.0, mode="shadow")
     client, scorer = client_of(app), app.gate.judge
 
@@ -443,7 +432,7 @@ def test_a_batch_that_fails_half_way_counts_nothing_twice(judge: Judge) -> None:
     assert app.observer.load.tokens == pytest.approx(4_000.0)
 
 
-def test_under_load_unknown_clients_are_challenged_and_known_ones_are_served(judge: Judge) -> None:  # noqa: F811
+def test_under_load_unknown_clients_are_challenged_and_known_ones_are_served(judge: Judge) -> None:
     def decisions(load: str, created: float, client_s: float = 0.0) -> list[str]:
         now = Moment()
         app = service(judge, now, load_budget=0.99, load_when="always", known_client_s=client_s, known_requests=1)
@@ -531,7 +520,7 @@ def test_a_full_disk_loses_no_state_when_a_client_is_forgotten_and_the_answer_sa
     assert key not in (folder / "state.snapshot").read_bytes()
 
 
-def test_feedback_that_nothing_would_keep_is_refused(judge: Judge) -> None:  # noqa: F811
+def test_feedback_that_nothing_would_keep_is_refused(judge: Judge) -> None:
     client = client_of(service(judge, token=TOKEN), headers=BEARER)
     answer = post(client, "/v1/feedback", {"id": decided(client)["id"], "verdict": "malicious"})
     assert (answer.status_code, answer.json()["reason"]) == (409, "unkept")

@@ -25,17 +25,7 @@ from serving.console.sessions import COOKIE, LIFETIME_S, MOST, Sessions
 from serving.console.suspects import Suspects, network_of, shown_path
 from serving.recent import Recent
 from serving.settings import Settings
-from tests.service.served import (  # noqa: F401
-    SECRET,
-    Moment,
-    bundle,
-    client_of,
-    event,
-    judge,
-    mixed_events,
-    post,
-    service,
-)
+from tests.service.served import SECRET, Moment, client_of, event, mixed_events, post, service
 
 TOKEN = "the token of the console's tests"
 COUNT = 160
@@ -48,7 +38,7 @@ def moment() -> Moment:
 
 
 @pytest.fixture
-def app(judge: Judge, moment: Moment) -> Service:  # noqa: F811
+def app(judge: Judge, moment: Moment) -> Service:
     return service(judge, moment, console=True, token=TOKEN, console_secure=False)
 
 
@@ -81,14 +71,14 @@ def decided(app: Service, moment: Moment, count: int = COUNT) -> None:
 # --- who may see it -------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_off_unless_it_is_turned_on(judge: Judge) -> None:  # noqa: F811
+def test_it_is_off_unless_it_is_turned_on(judge: Judge) -> None:
     client = client_of(service(judge, token=TOKEN))
     assert client.get("/console").status_code == 401
     assert client.get("/console", headers=BEARER).status_code == 404
     assert client.get("/status", headers=BEARER).status_code == 404
 
 
-def test_it_needs_a_token(judge: Judge) -> None:  # noqa: F811
+def test_it_needs_a_token(judge: Judge) -> None:
     with pytest.raises(ValueError, match="the console needs a token"):
         Settings(bundle=judge.bundle.path, console=True)
 
@@ -123,7 +113,7 @@ def test_a_form_from_another_site_is_refused(app: Service) -> None:
         assert answer.status_code == 403
 
 
-def test_the_cookie_is_for_this_site_and_no_script(judge: Judge) -> None:  # noqa: F811
+def test_the_cookie_is_for_this_site_and_no_script(judge: Judge) -> None:
     client = client_of(service(judge, console=True, token=TOKEN), follow_redirects=False)
     cookie = client.post("/console/sign-in", data={"token": TOKEN}).headers["set-cookie"]
     for part in ("HttpOnly", "SameSite=strict", "Secure", "Path=/console"):
@@ -203,7 +193,7 @@ def test_the_figures_are_those_of_the_metrics(app: Service, moment: Moment) -> N
     assert sum(shown["scores"]["hour"]) == COUNT
 
 
-def test_challenges_and_the_challenger_are_those_of_the_metrics(judge: Judge, moment: Moment) -> None:  # noqa: F811
+def test_challenges_and_the_challenger_are_those_of_the_metrics(judge: Judge, moment: Moment) -> None:
     settings = Settings(bundle=judge.bundle.path, console=True, token=TOKEN, mode="enforce", warm_up_s=0.0)
     app = create_app(settings, judge, now=moment, secret=SECRET, challenger=judge)
     decided(app, moment, 60)
@@ -306,7 +296,7 @@ def test_what_is_older_than_an_hour_is_not_counted(app: Service, moment: Moment)
     assert sum(scores.histogram()["hour"]) == 7
 
 
-def test_another_model_begins_anew(app: Service, moment: Moment, judge: Judge) -> None:  # noqa: F811
+def test_another_model_begins_anew(app: Service, moment: Moment, judge: Judge) -> None:
     decided(app, moment, 20)
     desk = desk_of(app)
     assert desk.shown()["clients"]
@@ -334,7 +324,7 @@ def test_time_passes_where_nobody_comes(app: Service, moment: Moment) -> None:
     assert not desk.shown()["clients"]
 
 
-def test_the_mode_is_told_by_route_where_routes_differ(judge: Judge) -> None:  # noqa: F811
+def test_the_mode_is_told_by_route_where_routes_differ(judge: Judge) -> None:
     routes = [{"path": "/v1/*", "mode": "shadow"}]
     app = service(judge, console=True, token=TOKEN, routes=routes)
     assert desk_of(app).shown()["mode"] == "mixed"
@@ -397,7 +387,7 @@ def test_nothing_of_prompts_keys_and_accounts_is_shown(app: Service, moment: Mom
         assert "SECRET" not in text
 
 
-def test_with_pseudonyms_no_address_is_kept(judge: Judge, moment: Moment) -> None:  # noqa: F811
+def test_with_pseudonyms_no_address_is_kept(judge: Judge, moment: Moment) -> None:
     app = service(judge, moment, console=True, token=TOKEN, pseudonyms=True)
     decided(app, moment)
     desk = desk_of(app)

@@ -12,7 +12,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from classifier.model.judge import Judge
-from tests.service.served import bundle, event, judge, service  # noqa: F401
+from tests.service.served import event, service
 from tests.service.sockets import Story, answer, request, run
 
 TOKEN = "a token that is long enough"
@@ -72,7 +72,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_answer_is_uvicorns(judge: Judge, case: str) -> None:  # noqa: F811
+def test_the_answer_is_uvicorns(judge: Judge, case: str) -> None:
     settings: dict[str, Any] = {"max_body_bytes": 2000, "max_header_bytes": 600, "max_batch": 4}
     told, counted = [], []
     data = CASES[case]
@@ -104,7 +104,7 @@ def test_the_answer_is_uvicorns(judge: Judge, case: str) -> None:  # noqa: F811
         (request("/v1/nothing", ONE), b"HTTP/1.1 404"),
     ],
 )
-def test_what_is_not_plain_is_uvicorns(judge: Judge, data: bytes, first: bytes) -> None:  # noqa: F811
+def test_what_is_not_plain_is_uvicorns(judge: Judge, data: bytes, first: bytes) -> None:
     app = service(judge)
     app.hot.serve = Mock()  # type: ignore[method-assign]
     told, _ = run(app, whole(data))
@@ -112,7 +112,7 @@ def test_what_is_not_plain_is_uvicorns(judge: Judge, data: bytes, first: bytes) 
     app.hot.serve.assert_not_called()
 
 
-def test_a_body_in_chunks_is_read(judge: Judge) -> None:  # noqa: F811
+def test_a_body_in_chunks_is_read(judge: Judge) -> None:
     content = msgspec.json.encode(ONE)
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (content[:9], content[9:]))
     head = b"POST /v1/decide HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -121,7 +121,7 @@ def test_a_body_in_chunks_is_read(judge: Judge) -> None:  # noqa: F811
     assert stays
 
 
-def test_requests_behind_each_other_are_answered_in_their_order(judge: Judge) -> None:  # noqa: F811
+def test_requests_behind_each_other_are_answered_in_their_order(judge: Judge) -> None:
     async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _state: Any) -> list[bytes]:
         decide, health = request("/v1/decide", ONE), b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
         writer.write(decide + health + decide + decide + health)
@@ -133,7 +133,7 @@ def test_requests_behind_each_other_are_answered_in_their_order(judge: Judge) ->
     assert serials == [b"0", b"1", b"2"]
 
 
-def test_what_is_no_http_is_refused_once(judge: Judge) -> None:  # noqa: F811
+def test_what_is_no_http_is_refused_once(judge: Judge) -> None:
     async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _state: Any) -> bytes:
         head = b"POST /v1/decide HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
         writer.write(head + b"5\r\n{nonsense")
@@ -146,7 +146,7 @@ def test_what_is_no_http_is_refused_once(judge: Judge) -> None:  # noqa: F811
     assert app.gate.engine.arrivals == 0
 
 
-def test_a_fault_of_ours_is_told_and_ends_the_connection(judge: Judge) -> None:  # noqa: F811
+def test_a_fault_of_ours_is_told_and_ends_the_connection(judge: Judge) -> None:
     app = service(judge)
     app.gate.arrive_all = Mock(side_effect=MemoryError("no room"))  # type: ignore[method-assign]
     told, stays = run(app, whole(request("/v1/decide", ONE)))
@@ -160,7 +160,7 @@ def test_a_fault_of_ours_is_told_and_ends_the_connection(judge: Judge) -> None: 
     assert run(app, whole(request("/v1/decide", ONE)))[0].startswith(b"HTTP/1.1 500")
 
 
-def test_who_has_gone_is_not_waited_for(judge: Judge) -> None:  # noqa: F811
+def test_who_has_gone_is_not_waited_for(judge: Judge) -> None:
     app = service(judge)
 
     async def story(_reader: Any, writer: asyncio.StreamWriter, state: ServerState) -> None:
@@ -181,7 +181,7 @@ def test_who_has_gone_is_not_waited_for(judge: Judge) -> None:  # noqa: F811
     assert app.gate.tallies.decisions.total() == 1
 
 
-def test_a_stop_lets_an_exchange_end_and_then_closes(judge: Judge) -> None:  # noqa: F811
+def test_a_stop_lets_an_exchange_end_and_then_closes(judge: Judge) -> None:
     app = service(judge)
 
     async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: ServerState) -> bytes:
@@ -201,7 +201,7 @@ def test_a_stop_lets_an_exchange_end_and_then_closes(judge: Judge) -> None:  # n
     assert b"connection: close" in told
 
 
-def test_beyond_the_most_connections_new_ones_are_closed_and_the_others_served(judge: Judge) -> None:  # noqa: F811
+def test_beyond_the_most_connections_new_ones_are_closed_and_the_others_served(judge: Judge) -> None:
     app = service(judge, max_connections=2)
 
     async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, state: ServerState) -> list[bytes]:
@@ -233,7 +233,7 @@ def test_beyond_the_most_connections_new_ones_are_closed_and_the_others_served(j
 
 
 @pytest.mark.parametrize("path", ["/v1/decide", "/healthz"])
-def test_a_connection_on_which_nothing_comes_is_closed(judge: Judge, path: str) -> None:  # noqa: F811
+def test_a_connection_on_which_nothing_comes_is_closed(judge: Judge, path: str) -> None:
     async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _state: Any) -> bytes:
         for _ in range(3):
             writer.write(request("/v1/decide", ONE))
@@ -244,7 +244,7 @@ def test_a_connection_on_which_nothing_comes_is_closed(judge: Judge, path: str) 
     assert run(service(judge), story, timeout_keep_alive=0.05).startswith(b"HTTP/1.1 200")
 
 
-def test_an_empty_line_behind_an_exchange_does_not_hold_the_connection(judge: Judge) -> None:  # noqa: F811
+def test_an_empty_line_behind_an_exchange_does_not_hold_the_connection(judge: Judge) -> None:
     async def story(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _state: Any) -> bytes:
         writer.write(request("/v1/decide", ONE))
         await answer(reader)
@@ -256,7 +256,7 @@ def test_an_empty_line_behind_an_exchange_does_not_hold_the_connection(judge: Ju
     assert app.gate.tallies.rejected == {"timeout": 1}
 
 
-def test_a_long_body_that_begins_in_the_piece_of_its_head_is_read(judge: Judge) -> None:  # noqa: F811
+def test_a_long_body_that_begins_in_the_piece_of_its_head_is_read(judge: Judge) -> None:
     app = service(judge, max_header_bytes=600)
     told, _ = run(app, in_pieces(request("/v1/decide/batch", [ONE] * 50)))
     assert told.startswith(b"HTTP/1.1 200")

@@ -21,7 +21,7 @@ from serving.authorize import PREFIX
 from serving.challenge import REFUSALS
 from serving.hot import RESULT_STATUS
 from serving.settings import Route, Settings
-from tests.service.served import bundle, judge, service  # noqa: F401
+from tests.service.served import service
 
 ROOT = Path(__file__).parents[2]
 PAGES = {
@@ -47,7 +47,7 @@ def page(kind: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def whole(judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Service:  # noqa: F811
+def whole(judge: Judge, tmp_path_factory: pytest.TempPathFactory) -> Service:
     """A service with everything turned on."""
     return service(
         judge,

@@ -17,7 +17,7 @@ from classifier.model.judge import Judge
 from classifier.model.stability import COUNTED, WARM_UP_S, verdict_on
 from serving.drifting import HOURS, SAMPLE, Drift, Window
 from serving.recent import Recent
-from tests.service.served import Moment, bundle, client_of, event, judge, post, service  # noqa: F401
+from tests.service.served import Moment, client_of, event, post, service
 
 OWN = sorted(name for name in COUNTED if name != RAW)[:12]
 Floats = npt.NDArray[np.float64]
@@ -100,7 +100,7 @@ def test_its_memory_does_not_grow() -> None:
     assert window._counts.nbytes + window._seen.nbytes == size < 4_000_000
 
 
-def test_a_service_measures_what_it_answers(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_service_measures_what_it_answers(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     moment, rng = Moment(), np.random.default_rng(4)
     before = reference(rng, 100)
     monkeypatch.setattr("serving.drifting.REFERENCE_FILE", "model.onnx")  # the bundle of the tests has no reference
@@ -129,7 +129,7 @@ def test_a_service_measures_what_it_answers(judge: Judge, monkeypatch: pytest.Mo
     assert all(one["meaning"] for one in shown["features"])
 
 
-def test_a_bundle_without_a_reference_has_no_drift(judge: Judge) -> None:  # noqa: F811
+def test_a_bundle_without_a_reference_has_no_drift(judge: Judge) -> None:
     app = service(judge)
     registry = CollectorRegistry()
     registry.register(app.drift)
@@ -139,7 +139,7 @@ def test_a_bundle_without_a_reference_has_no_drift(judge: Judge) -> None:  # noq
     assert not app.drift.shown()["known"]
 
 
-def test_what_the_model_acts_on_is_left_out(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_what_the_model_acts_on_is_left_out(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.drifting.REFERENCE_FILE", "model.onnx")
     before = reference(np.random.default_rng(5), 50)
     monkeypatch.setattr("serving.drifting.read_reference", lambda _: before)

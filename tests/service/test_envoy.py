@@ -20,7 +20,7 @@ from serving.__main__ import _check_free
 from serving.app import Service
 from serving.envoy import AUTHORIZATION, FILTER, LOGS
 from serving.envoy_messages import CheckRequest, CheckResponse, LogMessage
-from tests.service.served import Moment, bundle, judge, service  # noqa: F401
+from tests.service.served import Moment, service
 
 TOKEN = "a token of sixteen characters"
 Call = Callable[..., Coroutine[Any, Any, Any]]
@@ -53,7 +53,7 @@ def _metadata(token: str | None) -> tuple[tuple[str, str], ...]:
     return () if token is None else (("x-botsieve-token", token),)
 
 
-def spoken(judge: Judge, talk: Callable[[Caller], Coroutine[Any, Any, None]], **changes: Any) -> Service:  # noqa: F811
+def spoken(judge: Judge, talk: Callable[[Caller], Coroutine[Any, Any, None]], **changes: Any) -> Service:
     """Let a service be talked to by gRPC and return it."""
     given = {"token": TOKEN, "trusted_proxies": ["127.0.0.1/32"], "grpc_port": 0, "mode": "shadow", **changes}
     app = service(judge, Moment(), **given)
@@ -101,7 +101,7 @@ def ended(identity: str, enforced: str = "allow", status: int = 200, **tokens: f
     return content
 
 
-def test_an_answer_is_that_of_the_gate_and_the_body_is_read(judge: Judge, tmp_path: Any) -> None:  # noqa: F811
+def test_an_answer_is_that_of_the_gate_and_the_body_is_read(judge: Judge, tmp_path: Any) -> None:
     body = {
         "model": "m",
         "max_completion_tokens": 9,
@@ -132,7 +132,7 @@ def test_an_answer_is_that_of_the_gate_and_the_body_is_read(judge: Judge, tmp_pa
     assert event["credential"] not in (None, "Bearer k")
 
 
-def test_a_refused_request_is_given_its_page_or_its_document(judge: Judge) -> None:  # noqa: F811
+def test_a_refused_request_is_given_its_page_or_its_document(judge: Judge) -> None:
     async def talk(caller: Caller) -> None:
         caller.app.gate.hooks.decide = lambda *_: (type("Decided", (), {"decision": verdict, "score": 20})(), ())
         for verdict, status, code in (("challenge", 401, 16), ("block", 403, 7)):
@@ -152,7 +152,7 @@ def test_a_refused_request_is_given_its_page_or_its_document(judge: Judge) -> No
     assert app.gate.engine.in_flight == 0
 
 
-def test_only_a_trusted_gateway_with_the_token_is_heard(judge: Judge) -> None:  # noqa: F811
+def test_only_a_trusted_gateway_with_the_token_is_heard(judge: Judge) -> None:
     async def talk(caller: Caller) -> None:
         for token in (None, "wrong token of the client"):
             assert await caller.check(asked(), token) == grpc.StatusCode.UNAUTHENTICATED
@@ -169,7 +169,7 @@ def test_only_a_trusted_gateway_with_the_token_is_heard(judge: Judge) -> None:  
     assert app.gate.engine.arrivals == 0
 
 
-def test_who_has_no_token_keeps_no_place(judge: Judge) -> None:  # noqa: F811
+def test_who_has_no_token_keeps_no_place(judge: Judge) -> None:
     async def talk(caller: Caller) -> None:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{caller.app.envoy.port}") as channel:
             begin = channel.stream_unary(f"/{AUTHORIZATION}/Check")  # a call whose message never comes
@@ -192,7 +192,7 @@ BODIES = [
 ]  # fmt: skip
 
 
-def test_no_request_of_a_client_is_an_error(judge: Judge) -> None:  # noqa: F811
+def test_no_request_of_a_client_is_an_error(judge: Judge) -> None:
     """An error would make Envoy's fail mode act, and let whoever causes it pass."""
 
     async def talk(caller: Caller) -> None:
@@ -212,7 +212,7 @@ def test_no_request_of_a_client_is_an_error(judge: Judge) -> None:  # noqa: F811
     assert app.gate.engine.arrivals == len(BODIES) + 15
 
 
-def test_what_is_not_of_envoys_api_is_counted_and_moves_nothing(judge: Judge) -> None:  # noqa: F811
+def test_what_is_not_of_envoys_api_is_counted_and_moves_nothing(judge: Judge) -> None:
     async def talk(caller: Caller) -> None:
         assert await caller.check(b"\xff\xff\xff") == grpc.StatusCode.INVALID_ARGUMENT
         assert await caller.check(b"") == grpc.StatusCode.INVALID_ARGUMENT  # says of nobody who it is
@@ -225,7 +225,7 @@ def test_what_is_not_of_envoys_api_is_counted_and_moves_nothing(judge: Judge) ->
     assert app.gate.engine.arrivals == 0
 
 
-def test_ends_that_fit_nothing_are_counted(judge: Judge) -> None:  # noqa: F811
+def test_ends_that_fit_nothing_are_counted(judge: Judge) -> None:
     async def talk(caller: Caller) -> None:
         identity = dict((await caller.check(asked())).dynamic_metadata)["id"]
         foreign = LogMessage()
@@ -243,7 +243,7 @@ def test_ends_that_fit_nothing_are_counted(judge: Judge) -> None:  # noqa: F811
 
 @settings(max_examples=60, deadline=None)
 @given(contents=st.lists(st.binary(max_size=200), min_size=1, max_size=20))
-def test_any_bytes_are_answered_or_refused(judge: Judge, contents: list[bytes]) -> None:  # noqa: F811
+def test_any_bytes_are_answered_or_refused(judge: Judge, contents: list[bytes]) -> None:
     async def talk(caller: Caller) -> None:
         for content in contents:
             reply = await caller.check(content)
@@ -259,7 +259,7 @@ def test_a_taken_port_is_bad_input_before_the_service_starts() -> None:
         _check_free("127.0.0.1", taken.getsockname()[1], "grpc_port")
 
 
-def test_the_port_opens_with_the_service_and_a_taken_one_is_bad_input(judge: Judge) -> None:  # noqa: F811
+def test_the_port_opens_with_the_service_and_a_taken_one_is_bad_input(judge: Judge) -> None:
     app = service(judge, grpc_port=0)
 
     async def run() -> None:

@@ -13,7 +13,7 @@ from classifier.model.judge import Judge
 from serving.app import Service
 from serving.challenge import TRIES
 from tests.service.challenge_site import payload
-from tests.service.served import Moment, bundle, client_of, event, judge, post, service  # noqa: F401
+from tests.service.served import Moment, client_of, event, post, service
 from tests.service.sockets import request, run
 
 BODY = {"altcha": "nonsense"}
@@ -40,7 +40,7 @@ VERIFY = request("/v1/challenge/verify", BODY, content_type="application/json")
     [(DECIDE[:30],), (DECIDE[:30], DECIDE[30:50]), (DECIDE[:-9],), (VERIFY[:-9],), (DECIDE, DECIDE[:-9])],
     ids=["slow headers", "headers in pieces", "slow body", "slow body of a route of FastAPI", "behind a whole one"],
 )
-def test_who_is_slow_is_given_up_and_counted(judge: Judge, parts: tuple[bytes, ...]) -> None:  # noqa: F811
+def test_who_is_slow_is_given_up_and_counted(judge: Judge, parts: tuple[bytes, ...]) -> None:
     app = service(judge, body_timeout_s=0.05)
     told = run(app, silent(*parts))
     assert b"HTTP/1.1 408" in told
@@ -62,7 +62,7 @@ def test_who_is_slow_is_given_up_and_counted(judge: Judge, parts: tuple[bytes, .
     ],
 )
 def test_what_is_no_solution_is_counted(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     content: bytes,
     headers: dict[str, str],
     status: int,
@@ -73,7 +73,7 @@ def test_what_is_no_solution_is_counted(
     assert app.gate.tallies.challenges == {reason: 1}
 
 
-def challenged(judge: Judge, now: Moment, **settings: Any) -> tuple[Service, Any, str]:  # noqa: F811
+def challenged(judge: Judge, now: Moment, **settings: Any) -> tuple[Service, Any, str]:
     """Return a service that challenges everybody, its client, and where the first challenge is."""
     app = service(judge, now, challenge_work_least=1, challenge_work_most=16, challenge_budget=0.99, **settings)
     client = client_of(app)
@@ -84,7 +84,7 @@ def challenged(judge: Judge, now: Moment, **settings: Any) -> tuple[Service, Any
     raise AssertionError("nobody was challenged")
 
 
-def test_challenges_that_are_unknown_or_expired_are_counted(judge: Judge) -> None:  # noqa: F811
+def test_challenges_that_are_unknown_or_expired_are_counted(judge: Judge) -> None:
     now = Moment()
     app, client, url = challenged(judge, now, challenge_s=60.0)
     assert client.get(url).status_code == 200
@@ -100,7 +100,7 @@ def test_challenges_that_are_unknown_or_expired_are_counted(judge: Judge) -> Non
     assert not app.gate.tallies.challenges
 
 
-def test_a_flood_of_decisions_takes_no_challenge_away_and_a_restart_neither(judge: Judge) -> None:  # noqa: F811
+def test_a_flood_of_decisions_takes_no_challenge_away_and_a_restart_neither(judge: Judge) -> None:
     _, client, url = challenged(judge, Moment(), decisions_kept=1)
     for number in range(3):
         post(client, "/v1/decide", event(path=f"/{number}"))
@@ -111,7 +111,7 @@ def test_a_flood_of_decisions_takes_no_challenge_away_and_a_restart_neither(judg
     assert restarted.get(url, headers={"accept": "text/html"}).status_code == 200
 
 
-def test_wrong_answers_to_one_challenge_keep_nobody_else_out(judge: Judge) -> None:  # noqa: F811
+def test_wrong_answers_to_one_challenge_keep_nobody_else_out(judge: Judge) -> None:
     app, client, url = challenged(judge, Moment())
     puzzle, honest = altcha.Challenge.from_dict(client.get(url).json()), payload(client.get(url).json())
     guesses = [altcha.Payload(puzzle, altcha.Solution(place, "00" * 32)).to_base64() for place in range(200)]
@@ -128,7 +128,7 @@ def test_wrong_answers_to_one_challenge_keep_nobody_else_out(judge: Judge) -> No
 @pytest.mark.parametrize(
     ("settings", "seconds", "why"), [({"pass_requests": 2}, 0.0, "used"), ({"pass_s": 60.0}, 61.0, "expired")]
 )
-def test_a_pass_ends(judge: Judge, settings: dict[str, Any], seconds: float, why: str) -> None:  # noqa: F811
+def test_a_pass_ends(judge: Judge, settings: dict[str, Any], seconds: float, why: str) -> None:
     now = Moment()
     app, client, url = challenged(judge, now, **settings)
     granted = post(client, "/v1/challenge/verify", {"altcha": payload(client.get(url).json())}).json()["pass"]

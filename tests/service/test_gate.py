@@ -18,17 +18,7 @@ from serving.app import Service
 from serving.batching import MOST_CALLS, TRUST_AFTER_S, Batcher
 from serving.gate import Answer, Judged, LiveEvent
 from serving.settings import FailMode
-from tests.service.served import (  # noqa: F401
-    START,
-    Moment,
-    bundle,
-    client_of,
-    event,
-    judge,
-    live,
-    post,
-    service,
-)
+from tests.service.served import START, Moment, client_of, event, post, service
 
 TOKEN = "a token of the tests, long enough"
 PROXY = "192.0.2.1"
@@ -56,13 +46,13 @@ async def ask(app: Service, batcher: Batcher) -> Answer:
     return (await batcher.submit(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")])))[0]
 
 
-def of(judge: Judge, name: str) -> float:  # noqa: F811
+def of(judge: Judge, name: str) -> float:
     return {"allow": -9.0, "challenge": judge.thresholds.challenge, "block": judge.thresholds.block}[name]
 
 
 @pytest.mark.parametrize("decision", ["allow", "challenge", "block"])
 @pytest.mark.parametrize("mode", ["shadow", "enforce"])
-def test_shadow_decides_and_enforces_nothing(judge: Judge, mode: str, decision: str) -> None:  # noqa: F811
+def test_shadow_decides_and_enforces_nothing(judge: Judge, mode: str, decision: str) -> None:
     app = service(judge, mode=mode)
     scored(app, of(judge, decision))
     answer = post(client_of(app), "/v1/decide", event()).json()
@@ -70,7 +60,7 @@ def test_shadow_decides_and_enforces_nothing(judge: Judge, mode: str, decision: 
     assert answer["enforced"] == (decision if mode == "enforce" else "allow")
 
 
-def test_the_first_route_that_fits_sets_the_mode(judge: Judge) -> None:  # noqa: F811
+def test_the_first_route_that_fits_sets_the_mode(judge: Judge) -> None:
     routes = [{"path": "/v1/chat/*", "mode": "enforce"}, {"path": "/v1/*", "mode": "shadow"}]
     app = service(judge, mode="enforce", routes=routes)
     scored(app, of(judge, "block"))
@@ -82,7 +72,7 @@ def test_the_first_route_that_fits_sets_the_mode(judge: Judge) -> None:  # noqa:
     assert told == {"/v1/chat/x?y=1": "block", "/v1/x": "allow", "/": "block"}
 
 
-def test_a_route_has_budgets_of_its_own(judge: Judge) -> None:  # noqa: F811
+def test_a_route_has_budgets_of_its_own(judge: Judge) -> None:
     routes = [{"path": "/costly*", "challenge_budget": 0.7}, {"path": "/signup*", "block_budget": 0.7, "registration": True},
               {"path": "/costly*", "challenge_budget": 0.9}]  # fmt: skip
     app = service(judge, mode="enforce", warm_up_s=0, routes=routes)
@@ -101,7 +91,7 @@ def test_a_route_has_budgets_of_its_own(judge: Judge) -> None:  # noqa: F811
         assert told == expected
 
 
-def test_a_young_service_enforces_nothing_and_says_so(judge: Judge) -> None:  # noqa: F811
+def test_a_young_service_enforces_nothing_and_says_so(judge: Judge) -> None:
     now = Moment()
     app = service(judge, now, warm_up_s=60.0)
     scored(app, of(judge, "block"))
@@ -114,7 +104,7 @@ def test_a_young_service_enforces_nothing_and_says_so(judge: Judge) -> None:  # 
     assert not client.get("/readyz").json()["warming_up"]
 
 
-def test_what_is_refused_has_ended_and_moves_no_sums(judge: Judge) -> None:  # noqa: F811
+def test_what_is_refused_has_ended_and_moves_no_sums(judge: Judge) -> None:
     app = service(judge)
     scored(app, of(judge, "block"))
     client = client_of(app)
@@ -128,7 +118,7 @@ def test_what_is_refused_has_ended_and_moves_no_sums(judge: Judge) -> None:  # n
 
 @pytest.mark.parametrize(("fail_mode", "enforced"), [("open", "allow"), ("closed", "block")])
 @pytest.mark.parametrize("kind", ["raises", "nan", "late"])
-def test_when_scoring_fails_the_fail_mode_answers(judge: Judge, fail_mode: str, enforced: str, kind: str) -> None:  # noqa: F811
+def test_when_scoring_fails_the_fail_mode_answers(judge: Judge, fail_mode: str, enforced: str, kind: str) -> None:
     app = service(judge, fail_mode=fail_mode, routes=[{"path": "/open", "fail_mode": "open"}])
     scored(app, float("nan") if kind == "nan" else 0.0)
     if kind == "raises":
@@ -144,7 +134,7 @@ def test_when_scoring_fails_the_fail_mode_answers(judge: Judge, fail_mode: str, 
     assert app.gate.engine.arrivals == 1
 
 
-def test_a_service_whose_fail_mode_answers_everything_is_not_ready(judge: Judge) -> None:  # noqa: F811
+def test_a_service_whose_fail_mode_answers_everything_is_not_ready(judge: Judge) -> None:
     now = Moment()
     app = service(judge, now)
     client, scorer = client_of(app), app.batcher._judge
@@ -172,7 +162,7 @@ def test_a_service_whose_fail_mode_answers_everything_is_not_ready(judge: Judge)
     assert ready(0.0) == 200
 
 
-def test_requests_that_arrive_together_share_a_call(judge: Judge) -> None:  # noqa: F811
+def test_requests_that_arrive_together_share_a_call(judge: Judge) -> None:
     app = service(judge)
     sizes: list[int] = []
     scored(app, -9.0, sizes)
@@ -190,7 +180,7 @@ def test_requests_that_arrive_together_share_a_call(judge: Judge) -> None:  # no
     assert app.batcher.in_flight == 0
 
 
-def test_who_comes_while_others_are_read_shares_their_call(judge: Judge) -> None:  # noqa: F811
+def test_who_comes_while_others_are_read_shares_their_call(judge: Judge) -> None:
     app = service(judge)
     sizes: list[int] = []
     scored(app, -9.0, sizes)
@@ -210,7 +200,7 @@ def test_who_comes_while_others_are_read_shares_their_call(judge: Judge) -> None
 
 
 def test_a_request_that_cannot_arrive_is_told_so_and_the_rest_goes_on(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     app = service(judge)
@@ -227,7 +217,7 @@ def test_a_request_that_cannot_arrive_is_told_so_and_the_rest_goes_on(
     assert app.batcher.in_flight == 0
 
 
-def test_after_a_late_call_the_scorer_runs_aside_until_it_is_trusted_again(judge: Judge) -> None:  # noqa: F811
+def test_after_a_late_call_the_scorer_runs_aside_until_it_is_trusted_again(judge: Judge) -> None:
     app = service(judge)
     now = [0.0]
     slow = [1.0]
@@ -253,7 +243,7 @@ def test_after_a_late_call_the_scorer_runs_aside_until_it_is_trusted_again(judge
     batcher.close()
 
 
-def test_aside_requests_wait_in_line_and_only_a_late_call_prolongs_the_distrust(judge: Judge) -> None:  # noqa: F811
+def test_aside_requests_wait_in_line_and_only_a_late_call_prolongs_the_distrust(judge: Judge) -> None:
     app = service(judge)
     now, hold = [0.0], threading.Event()
     begun: list[int] = []
@@ -287,7 +277,7 @@ def test_aside_requests_wait_in_line_and_only_a_late_call_prolongs_the_distrust(
     batcher.close()
 
 
-def test_a_scorer_that_hangs_holds_up_nobody_and_is_not_called_here(judge: Judge) -> None:  # noqa: F811
+def test_a_scorer_that_hangs_holds_up_nobody_and_is_not_called_here(judge: Judge) -> None:
     app = service(judge)
     now, release = [0.0], threading.Event()
     begun: list[int] = []
@@ -317,7 +307,7 @@ def test_a_scorer_that_hangs_holds_up_nobody_and_is_not_called_here(judge: Judge
     batcher.close()
 
 
-def test_a_call_to_a_device_that_hangs_does_not_hold_the_loop(judge: Judge) -> None:  # noqa: F811
+def test_a_call_to_a_device_that_hangs_does_not_hold_the_loop(judge: Judge) -> None:
     app = service(judge)
     app.gate.model = copy(judge)
     app.gate.model.on_device = lambda rows: rows >= 4  # type: ignore[method-assign]
@@ -360,7 +350,7 @@ def test_a_call_to_a_device_that_hangs_does_not_hold_the_loop(judge: Judge) -> N
     batcher.close()
 
 
-def test_where_no_thread_can_be_started_the_fail_mode_answers(judge: Judge) -> None:  # noqa: F811
+def test_where_no_thread_can_be_started_the_fail_mode_answers(judge: Judge) -> None:
     app = service(judge)
     app.gate.model = copy(judge)
     app.gate.model.on_device = lambda rows: True  # type: ignore[method-assign]
@@ -372,7 +362,7 @@ def test_where_no_thread_can_be_started_the_fail_mode_answers(judge: Judge) -> N
     assert app.gate.tallies.failed == {("error", "open"): 1}
 
 
-def test_another_model_that_was_loaded_meanwhile_is_not_asked_on_its_device_here(judge: Judge) -> None:  # noqa: F811
+def test_another_model_that_was_loaded_meanwhile_is_not_asked_on_its_device_here(judge: Judge) -> None:
     app = service(judge)
     fresh = copy(judge)
     fresh.on_device = lambda rows: True  # type: ignore[method-assign]
@@ -385,7 +375,7 @@ def test_another_model_that_was_loaded_meanwhile_is_not_asked_on_its_device_here
     assert app.gate.tallies.failed == {("late", "open"): 1}
 
 
-def test_what_one_model_scored_is_not_decided_by_the_thresholds_of_another(judge: Judge) -> None:  # noqa: F811
+def test_what_one_model_scored_is_not_decided_by_the_thresholds_of_another(judge: Judge) -> None:
     app = service(judge)
     arrivals = app.gate.arrive_all(app.gate.prepare([LiveEvent("1.1.1.1", "GET", "/")]))
     found = app.gate.judge(arrivals)
@@ -394,7 +384,7 @@ def test_what_one_model_scored_is_not_decided_by_the_thresholds_of_another(judge
 
 
 @pytest.mark.parametrize(("decision", "status"), [("allow", 200), ("challenge", 401), ("block", 403)])
-def test_authorize_answers_by_status(judge: Judge, decision: str, status: int) -> None:  # noqa: F811
+def test_authorize_answers_by_status(judge: Judge, decision: str, status: int) -> None:
     app = service(judge)
     scored(app, of(judge, decision))
     answer = client_of(app).get("/v1/authorize/v1/chat?x=1", headers={"accept": "application/json"})
@@ -412,7 +402,7 @@ def test_authorize_answers_by_status(judge: Judge, decision: str, status: int) -
         assert "rate" not in answer.text  # reasons would tell an attacker what to change
 
 
-def test_a_browser_gets_a_page_under_a_strict_policy(judge: Judge) -> None:  # noqa: F811
+def test_a_browser_gets_a_page_under_a_strict_policy(judge: Judge) -> None:
     app = service(judge)
     scored(app, of(judge, "challenge"))
     answer = client_of(app).get("/v1/authorize/", headers={"accept": "text/html,*/*;q=0.8"})
@@ -421,7 +411,7 @@ def test_a_browser_gets_a_page_under_a_strict_policy(judge: Judge) -> None:  # n
     assert "default-src 'none'" in answer.headers["content-security-policy"]
 
 
-def test_a_challenge_is_solved_once_and_its_pass_lifts_challenges_only(judge: Judge) -> None:  # noqa: F811
+def test_a_challenge_is_solved_once_and_its_pass_lifts_challenges_only(judge: Judge) -> None:
     app = service(judge, challenge_work_least=1, challenge_work_most=16)
     scored(app, of(judge, "challenge"))
     client = client_of(app)
@@ -459,7 +449,7 @@ FORGED = {
 
 @pytest.mark.parametrize("peer", ["203.0.113.9", "127.0.0.1", "::1"])
 @pytest.mark.parametrize("gateway", ["forwarded", "nginx", "envoy"])
-def test_nobody_is_believed_who_is_not_configured(judge: Judge, peer: str, gateway: str) -> None:  # noqa: F811
+def test_nobody_is_believed_who_is_not_configured(judge: Judge, peer: str, gateway: str) -> None:
     app = service(judge, gateway=gateway, account_header="x-account")
     found = seen(app, peer, **FORGED)
     assert (found.ip, found.method, found.path, found.account) == (peer, "GET", "/own?q", None)
@@ -483,7 +473,7 @@ def test_nobody_is_believed_who_is_not_configured(judge: Judge, peer: str, gatew
         ("envoy", {"x_envoy_external_address": "9.9.9.9", "x_forwarded_uri": "/forged"}, ("9.9.9.9", "GET", "/own?q")),
     ],
 )  # fmt: skip
-def test_a_trusted_gateway_tells_who_asks_for_what(judge: Judge, gateway: str, headers: Any, expected: Any) -> None:  # noqa: F811
+def test_a_trusted_gateway_tells_who_asks_for_what(judge: Judge, gateway: str, headers: Any, expected: Any) -> None:
     app = service(judge, gateway=gateway, trusted_proxies=[f"{PROXY}/32"], account_header="X-Account")
     found = seen(app, PROXY, x_account="boss", authorization="Bearer secret", **headers)
     assert (found.ip, found.method, found.path) == expected
@@ -502,7 +492,7 @@ def test_a_trusted_gateway_tells_who_asks_for_what(judge: Judge, gateway: str, h
     ],
 )  # fmt: skip
 def test_a_load_is_believed_of_a_trusted_gateway_and_never_an_error(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     peer: str,
     text: str,
     told: float | None,
@@ -521,14 +511,14 @@ def test_a_load_is_believed_of_a_trusted_gateway_and_never_an_error(
 
 
 @pytest.mark.parametrize("value", [None, "", "unknown", "9.9.9.9, nonsense"])
-def test_a_gateway_that_does_not_say_who_asks_is_an_error_of_the_gateway(judge: Judge, value: str | None) -> None:  # noqa: F811
+def test_a_gateway_that_does_not_say_who_asks_is_an_error_of_the_gateway(judge: Judge, value: str | None) -> None:
     app = service(judge, trusted_proxies=[f"{PROXY}/32"])
     answer = seen(app, PROXY, **({} if value is None else {"x_forwarded_for": value}))
     assert answer.status_code == 500
     assert app.gate.engine.arrivals == 0
 
 
-def test_a_wrong_service_token_is_a_500_so_that_the_gateway_acts(judge: Judge) -> None:  # noqa: F811
+def test_a_wrong_service_token_is_a_500_so_that_the_gateway_acts(judge: Judge) -> None:
     app = service(judge, token=TOKEN)
     client = client_of(app)
     for headers in ({}, {"x-botsieve-token": "wrong"}, {"authorization": f"Bearer {TOKEN}"}):
@@ -538,7 +528,7 @@ def test_a_wrong_service_token_is_a_500_so_that_the_gateway_acts(judge: Judge) -
     assert app.gate.tallies.rejected == {"token": 3}
 
 
-def test_ids_of_another_start_are_unknown(judge: Judge) -> None:  # noqa: F811
+def test_ids_of_another_start_are_unknown(judge: Judge) -> None:
     one, two = service(judge, Moment(START)), service(judge, Moment(START))
     identity = post(client_of(one), "/v1/decide", event()).json()["id"]
     post(client_of(two), "/v1/decide", event())
@@ -546,7 +536,7 @@ def test_ids_of_another_start_are_unknown(judge: Judge) -> None:  # noqa: F811
     assert client_of(two).get(f"/v1/decisions/{identity}").status_code == 404
 
 
-def test_text_that_is_no_time_is_refused_where_the_time_is_not_needed_too(judge: Judge) -> None:  # noqa: F811
+def test_text_that_is_no_time_is_refused_where_the_time_is_not_needed_too(judge: Judge) -> None:
     app = service(judge, clock="server")
     client = client_of(app)
     assert post(client, "/v1/decide", event(time="2026-01-02T03:04:05Z")).status_code == 200
@@ -554,7 +544,7 @@ def test_text_that_is_no_time_is_refused_where_the_time_is_not_needed_too(judge:
     assert app.gate.tallies.rejected["invalid"] == 1
 
 
-def test_a_clock_that_goes_back_moves_no_time_back_and_is_counted(judge: Judge) -> None:  # noqa: F811
+def test_a_clock_that_goes_back_moves_no_time_back_and_is_counted(judge: Judge) -> None:
     now = Moment()
     app = service(judge, now, mode="shadow")
     client = client_of(app)

@@ -34,18 +34,7 @@ from serving import journal as writing
 from serving.app import Service
 from serving.gate import Completion
 from serving.journal import PART, Journal
-from tests.service.served import (  # noqa: F401
-    SECRET,
-    START,
-    Moment,
-    bundle,
-    client_of,
-    event,
-    judge,
-    mixed_events,
-    post,
-    service,
-)  # fmt: skip
+from tests.service.served import SECRET, START, Moment, client_of, event, mixed_events, post, service
 from tests.service.test_replay import Wire
 
 TOKEN = "a token of sixteen characters"
@@ -61,7 +50,7 @@ def closed(app: Service) -> Path:
     return folder
 
 
-def scored(judge: Judge, folder: Path) -> pa.Table:  # noqa: F811
+def scored(judge: Judge, folder: Path) -> pa.Table:
     """What `botsieve score FOLDER` writes, in the order of arrival."""
     reading = Reading()
     table = read_log([folder], reading=reading)
@@ -77,7 +66,7 @@ def written(folder: Path) -> pa.Table:
     return whole.filter(pa.compute.equal(whole.column("kind"), "arrival")).sort_by("serial")
 
 
-def assert_as_answered(judge: Judge, folder: Path) -> pa.Table:  # noqa: F811
+def assert_as_answered(judge: Judge, folder: Path) -> pa.Table:
     again, told = scored(judge, folder), written(folder)
     assert again.num_rows == told.num_rows > 0
     for name in ("raw", "probability"):
@@ -88,7 +77,7 @@ def assert_as_answered(judge: Judge, folder: Path) -> pa.Table:  # noqa: F811
     return told
 
 
-def live(judge: Judge, tmp_path: Path, now: Moment, **settings: Any) -> Service:  # noqa: F811
+def live(judge: Judge, tmp_path: Path, now: Moment, **settings: Any) -> Service:
     return service(judge, now, journal=tmp_path / "journal", **settings)
 
 
@@ -124,7 +113,7 @@ def played(app: Service, now: Moment, count: int, seed: int = 0) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", ["shadow", "enforce"])
-def test_score_of_the_journal_equals_what_a_replay_was_answered(judge: Judge, tmp_path: Path, mode: str) -> None:  # noqa: F811
+def test_score_of_the_journal_equals_what_a_replay_was_answered(judge: Judge, tmp_path: Path, mode: str) -> None:
     app = service(judge, clock="event", mode=mode, journal=tmp_path / "journal")
     answers = pa.concat_tables(in_input_order(replayed(sorted_tables([table_of(mixed_events(600))]), Wire(app))))
     told = assert_as_answered(judge, closed(app))
@@ -137,7 +126,7 @@ def test_score_of_the_journal_equals_what_a_replay_was_answered(judge: Judge, tm
 @pytest.mark.parametrize("mode", ["shadow", "enforce"])
 @pytest.mark.parametrize("seed", range(3))
 def test_score_of_the_journal_equals_what_a_live_service_answered(
-    judge: Judge, tmp_path: Path, mode: str, seed: int  # noqa: F811
+    judge: Judge, tmp_path: Path, mode: str, seed: int
 ) -> None:  # fmt: skip
     now = Moment()
     app = live(judge, tmp_path, now, mode=mode)
@@ -149,7 +138,7 @@ def test_score_of_the_journal_equals_what_a_live_service_answered(
 
 @settings(max_examples=4, deadline=None)
 @given(rows=st.integers(1, 60), seed=st.integers(0, 1000))
-def test_files_may_end_anywhere(judge: Judge, tmp_path_factory: Any, rows: int, seed: int) -> None:  # noqa: F811
+def test_files_may_end_anywhere(judge: Judge, tmp_path_factory: Any, rows: int, seed: int) -> None:
     folder = tmp_path_factory.mktemp("cut") / "journal"
     now = Moment()
     app = service(judge, now)
@@ -164,7 +153,7 @@ def test_files_may_end_anywhere(judge: Judge, tmp_path_factory: Any, rows: int, 
     assert_as_answered(judge, folder)
 
 
-def test_no_prompt_is_in_it_and_pseudonyms_hide_who_it_was(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_no_prompt_is_in_it_and_pseudonyms_hide_who_it_was(judge: Judge, tmp_path: Path) -> None:
     now = Moment()
     app = live(judge, tmp_path, now, pseudonyms=True)
     client = client_of(app)
@@ -185,7 +174,7 @@ def test_no_prompt_is_in_it_and_pseudonyms_hide_who_it_was(judge: Judge, tmp_pat
     assert len(set(told.column("account").to_pylist()) - {None}) == 1
 
 
-def test_pseudonyms_need_a_secret(judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_pseudonyms_need_a_secret(judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from serving.app import create_app
     from serving.settings import Settings
 
@@ -195,13 +184,13 @@ def test_pseudonyms_need_a_secret(judge: Judge, tmp_path: Path, monkeypatch: pyt
         create_app(chosen, judge)
 
 
-def test_a_folder_that_cannot_be_written_is_bad_input(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_a_folder_that_cannot_be_written_is_bad_input(judge: Judge, tmp_path: Path) -> None:
     (tmp_path / "journal").write_text("a file")
     with pytest.raises(InputError, match="journal"):
         live(judge, tmp_path, Moment())
 
 
-def test_forgetting_removes_a_client_and_what_ended_its_requests(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_forgetting_removes_a_client_and_what_ended_its_requests(judge: Judge, tmp_path: Path) -> None:
     now = Moment()
     app = live(judge, tmp_path, now, token=TOKEN)
     client = client_of(app, headers=BEARER)
@@ -244,7 +233,7 @@ def test_rows_are_written_while_a_client_is_taken_out_of_many_files(tmp_path: Pa
     assert seen == [50, 51, 52, 53, 54]
 
 
-def test_what_a_killed_service_left_is_finished_at_the_next_start(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_what_a_killed_service_left_is_finished_at_the_next_start(judge: Judge, tmp_path: Path) -> None:
     now = Moment()
     app = live(judge, tmp_path, now)
     ids = played(app, now, 40)
@@ -305,7 +294,7 @@ def test_serial_numbers_that_are_given_out_again_do_not_mix(tmp_path: Path) -> N
     ]
 
 
-def test_a_full_disk_is_counted_and_stops_nobody(judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_full_disk_is_counted_and_stops_nobody(judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = Moment()
     app = live(judge, tmp_path, now)
 
@@ -326,7 +315,7 @@ def test_a_full_disk_is_counted_and_stops_nobody(judge: Judge, tmp_path: Path, m
 
 
 def test_a_segment_whose_end_failed_is_finished_with_the_next_and_forgets_too(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -355,7 +344,7 @@ def test_a_segment_whose_end_failed_is_finished_with_the_next_and_forgets_too(
     assert app.gate.tallies.journal["failed"] == 0, "the rows were written, in the segment"
 
 
-def test_a_file_that_cannot_be_read_is_told_where_a_client_is_forgotten(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_a_file_that_cannot_be_read_is_told_where_a_client_is_forgotten(judge: Judge, tmp_path: Path) -> None:
     now = Moment()
     app = live(judge, tmp_path, now, token=TOKEN)
     client = client_of(app, headers=BEARER)
@@ -499,7 +488,7 @@ def test_rows_that_wait_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyP
     made.close()
 
 
-def test_long_texts_that_wait_have_a_bound(judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_long_texts_that_wait_have_a_bound(judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are few enough to wait, and what is in them is not."""
     decided: list[tuple[Any, ...]] = []
     app = live(judge, tmp_path, Moment(), token=TOKEN)
@@ -570,7 +559,7 @@ def test_quiet_times_are_written_too(tmp_path: Path) -> None:
     assert tally == {"written": 1, "failed": 0, "dropped": 0}
 
 
-def test_what_people_found_out_is_a_label_for_training(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_what_people_found_out_is_a_label_for_training(judge: Judge, tmp_path: Path) -> None:
     now = Moment()
     app = live(judge, tmp_path, now, state=tmp_path / "state", token=TOKEN)
     ids = played(app, now, 60)
@@ -604,7 +593,7 @@ def test_what_people_found_out_is_a_label_for_training(judge: Judge, tmp_path: P
     assert "prompt" in fields_seen(lambda: iter([more]))
 
 
-def test_hidden_fields_stay_hidden(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_hidden_fields_stay_hidden(judge: Judge, tmp_path: Path) -> None:
     """Training sees clients through routes that lack fields: what a journal remembers of them must not show through."""
     from classifier.features.prepare import Preparer
     from classifier.model.dataset import _hide
@@ -620,7 +609,7 @@ def test_hidden_fields_stay_hidden(judge: Judge, tmp_path: Path) -> None:  # noq
     assert np.array_equal(bare.values, kept.values, equal_nan=True)
 
 
-def test_a_journal_mixes_with_other_logs(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_a_journal_mixes_with_other_logs(judge: Judge, tmp_path: Path) -> None:
     now = Moment()
     app = live(judge, tmp_path, now)
     played(app, now, 20)
@@ -634,7 +623,7 @@ def test_a_journal_mixes_with_other_logs(judge: Judge, tmp_path: Path) -> None: 
         assert sum(part.results.num_rows for part in parts) == events.num_rows
 
 
-def test_a_damaged_or_foreign_journal_is_one_line(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_a_damaged_or_foreign_journal_is_one_line(judge: Judge, tmp_path: Path) -> None:
     now = Moment()
     app = live(judge, tmp_path, now)
     played(app, now, 5)
@@ -662,7 +651,7 @@ def test_a_log_that_can_be_read_only_once_is_opened_once(tmp_path: Path) -> None
         assert read_log([pipe]).num_rows == 30
 
 
-def test_an_end_that_comes_first_is_found(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_an_end_that_comes_first_is_found(judge: Judge, tmp_path: Path) -> None:
     """A request can end (expire early) before it has been answered; the rows are then in that order."""
     now = Moment()
     app = live(judge, tmp_path, now, mode="shadow")

@@ -28,13 +28,13 @@ from serving.app import Service, create_app
 from serving.keeping import Keeper
 from serving.settings import Settings
 from serving.snapshot import NEWEST, PREVIOUS, Snapshots, Writer
-from tests.service.served import SECRET, START, Moment, bundle, client_of, event, judge, post  # noqa: F401
+from tests.service.served import SECRET, START, Moment, client_of, event, post
 
 INTERVAL_S, SLACK_S = 1.0, 0.3
 """Seconds between snapshots of a service that is killed, and by how much one may take longer than the one before it."""
 
 
-def started(judge: Judge, state: Path, now: Moment | None = None) -> Service:  # noqa: F811
+def started(judge: Judge, state: Path, now: Moment | None = None) -> Service:
     given: dict[str, Any] = {"mode": "enforce", "warm_up_s": 0.0, "clock": "event", "state": state}
     settings = Settings(bundle=judge.bundle.path, **given)
     restored = Snapshots(state, SECRET).restore(judge.sizes)
@@ -52,7 +52,7 @@ def completed(app: Service, id: str) -> str:
     return str(answer.json().get("result", answer.json().get("reason")))
 
 
-def seen(judge: Judge, state: Path) -> tuple[Service, Keeper]:  # noqa: F811
+def seen(judge: Judge, state: Path) -> tuple[Service, Keeper]:
     """Return a service that has seen a request, and its keeper."""
     app = started(judge, state)
     decide(app, 0.0, 1)
@@ -60,7 +60,7 @@ def seen(judge: Judge, state: Path) -> tuple[Service, Keeper]:  # noqa: F811
     return app, app.keeper
 
 
-def test_a_restart_changes_no_score(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_a_restart_changes_no_score(judge: Judge, tmp_path: Path) -> None:
     whole, halves = started(judge, tmp_path / "a"), started(judge, tmp_path / "b")
     for i in range(120):
         if i == 60:
@@ -76,7 +76,7 @@ def test_a_restart_changes_no_score(judge: Judge, tmp_path: Path) -> None:  # no
     assert not halves.gate.warming_up
 
 
-def test_ids_of_before_are_known_as_far_as_the_snapshot_goes(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_ids_of_before_are_known_as_far_as_the_snapshot_goes(judge: Judge, tmp_path: Path) -> None:
     app = started(judge, tmp_path)
     early = decide(app, 0.0, 1)["id"]
     assert app.keeper is not None
@@ -94,7 +94,7 @@ def test_ids_of_before_are_known_as_far_as_the_snapshot_goes(judge: Judge, tmp_p
 
 
 def test_a_snapshot_between_requests_is_counted_and_a_full_disk_too(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -117,7 +117,7 @@ def test_a_snapshot_between_requests_is_counted_and_a_full_disk_too(
 
 
 def test_any_failure_is_counted_and_snapshots_go_on(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -148,7 +148,7 @@ def test_any_failure_is_counted_and_snapshots_go_on(
 
 
 def test_a_service_stops_in_order_whatever_has_failed(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -175,7 +175,7 @@ def test_a_service_stops_in_order_whatever_has_failed(
 
 
 def test_stopping_waits_for_the_snapshot_that_is_being_written(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -210,7 +210,7 @@ def test_stopping_waits_for_the_snapshot_that_is_being_written(
 
 @pytest.mark.parametrize(("interval", "told"), [(2.0, False), (0.5, True)])
 def test_from_the_beginning_of_a_snapshot_to_the_end_of_the_next_the_interval_passes(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -255,7 +255,7 @@ def test_from_the_beginning_of_a_snapshot_to_the_end_of_the_next_the_interval_pa
     assert sum("half of snapshot_s" in record.message for record in caplog.records) == told
 
 
-def test_the_age_of_the_newest_snapshot_is_told(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_the_age_of_the_newest_snapshot_is_told(judge: Judge, tmp_path: Path) -> None:
     now = Moment()
 
     def age() -> float:
@@ -280,7 +280,7 @@ def test_the_age_of_the_newest_snapshot_is_told(judge: Judge, tmp_path: Path) ->
 
 
 @contextmanager
-def program(judge: Judge, state: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:  # noqa: F811
+def program(judge: Judge, state: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -330,7 +330,7 @@ def test_what_is_written_is_for_the_services_account_alone(tmp_path: Path, name:
 
 @pytest.mark.slow
 def test_a_service_that_is_killed_goes_on_from_a_state_no_older_than_the_interval(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     tmp_path: Path,
 ) -> None:
     sent: list[tuple[float, float]] = []

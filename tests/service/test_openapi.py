@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from classifier.model.judge import Judge
-from tests.service.served import bundle, judge, service  # noqa: F401
+from tests.service.served import service
 
 schemathesis = pytest.importorskip("schemathesis")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 @pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
 @pytest.mark.parametrize("clock", ["server", "event"])
-def test_every_answer_is_one_that_is_described(judge: Judge, clock: str, mode: str) -> None:  # noqa: F811
+def test_every_answer_is_one_that_is_described(judge: Judge, clock: str, mode: str) -> None:
     """Each route by itself, without the plugin of pytest: no 5xx, and status, type and body as documented."""
     app = service(judge, clock=clock, challenge_work_least=1, challenge_work_most=16, ahead_s=1e12)
     checks = importlib.import_module("schemathesis.specs.openapi.checks")

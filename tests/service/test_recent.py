@@ -15,10 +15,10 @@ from classifier.model.judge import Judge
 from classifier.situation import MINUTE_US
 from serving import recent
 from serving.recent import Batch, Sample
-from tests.service.served import Moment, bundle, client_of, event, judge, post, service  # noqa: F401
+from tests.service.served import Moment, client_of, event, post, service
 
 
-def test_everything_is_handed_on_once_and_in_order(judge: Judge) -> None:  # noqa: F811
+def test_everything_is_handed_on_once_and_in_order(judge: Judge) -> None:
     moment = Moment()
     app = service(judge, moment)
     client = client_of(app)
@@ -61,7 +61,7 @@ def test_a_sample_is_every_so_manieth_of_all(parts: list[int], most: int) -> Non
     assert sample.next().step == max(sample.step // 2, 1)
 
 
-def test_what_waits_is_bounded(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_what_waits_is_bounded(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recent, "MOST_ROWS", 10)
     app = service(judge)
     seen: list[int] = []
@@ -73,7 +73,7 @@ def test_what_waits_is_bounded(judge: Judge, monkeypatch: pytest.MonkeyPatch) ->
     assert len(app.recent._raw) == 5
 
 
-def test_a_follower_that_fails_changes_no_answer(judge: Judge) -> None:  # noqa: F811
+def test_a_follower_that_fails_changes_no_answer(judge: Judge) -> None:
     app = service(judge, console=True, token="a token that is long")
     client = client_of(app, headers={"authorization": "Bearer a token that is long"})
     seen: list[int] = []
@@ -90,7 +90,7 @@ def test_a_follower_that_fails_changes_no_answer(judge: Judge) -> None:  # noqa:
 
 
 def test_requests_expire_while_nobody_comes_some_at_a_time(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("serving.app.EXPIRED", 3)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from classifier.model.judge import Judge
-from tests.service.served import bundle, event, judge, make_bundle  # noqa: F401
+from tests.service.served import event, make_bundle
 
 TOKEN = "a token of sixteen characters"
 HEADERS = {"content-type": "application/json", "authorization": f"Bearer {TOKEN}"}
@@ -31,7 +31,7 @@ def call(connection: HTTPConnection, path: str, body: Any = None) -> tuple[int, 
 
 
 @pytest.mark.slow
-def test_no_request_is_dropped_while_models_change(judge: Judge, tmp_path: Path) -> None:  # noqa: F811
+def test_no_request_is_dropped_while_models_change(judge: Judge, tmp_path: Path) -> None:
     other = make_bundle(tmp_path / "other", seed=1)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

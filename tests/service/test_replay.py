@@ -16,7 +16,7 @@ from classifier.features.order import sorted_tables
 from classifier.model.apply import Model, in_input_order
 from classifier.model.bundle import Bundle
 from classifier.model.judge import Judge
-from tests.service.served import SECRET, START, bundle, client_of, judge, mixed_events, post, service  # noqa: F401
+from tests.service.served import SECRET, START, client_of, mixed_events, post, service
 from tests.unit.command_line import BAD, refused
 
 
@@ -34,7 +34,7 @@ class Wire:
         return answer.json()
 
 
-def both(judge: Judge, events: list[Event], cut: int, **settings: Any) -> tuple[pa.Table, pa.Table, Wire]:  # noqa: F811
+def both(judge: Judge, events: list[Event], cut: int, **settings: Any) -> tuple[pa.Table, pa.Table, Wire]:
     whole = table_of(events)
     tables = [whole.slice(begin, cut) for begin in range(0, whole.num_rows, cut)]
     model = Model(judge.bundle)
@@ -56,7 +56,7 @@ def assert_equal(scored: pa.Table, sent: pa.Table) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("mode", ["shadow", "enforce"])
-def test_score_equals_replay(judge: Judge, seed: int, mode: str) -> None:  # noqa: F811
+def test_score_equals_replay(judge: Judge, seed: int, mode: str) -> None:
     events = mixed_events(500, seed)
     shuffled = [events[place] for place in np.random.default_rng(seed).permutation(len(events))]
     scored, sent, wire = both(judge, shuffled, cut=170, mode=mode)
@@ -66,14 +66,14 @@ def test_score_equals_replay(judge: Judge, seed: int, mode: str) -> None:  # noq
     assert any(path == "/v1/clock" for path, _ in wire.sent)
 
 
-def test_bursts_go_out_in_groups(judge: Judge) -> None:  # noqa: F811
+def test_bursts_go_out_in_groups(judge: Judge) -> None:
     events = [Event(START + place * 0.001, "1.2.3.4", "GET", "/", duration=50.0) for place in range(1200)]
     scored, sent, wire = both(judge, events, cut=5000)
     assert_equal(scored, sent)
     assert [length for path, length in wire.sent if path == "/v1/decide/batch"] == [512, 512, 176]
 
 
-def test_after_a_replay_nothing_is_in_flight_but_what_never_ended(judge: Judge) -> None:  # noqa: F811
+def test_after_a_replay_nothing_is_in_flight_but_what_never_ended(judge: Judge) -> None:
     events = mixed_events(200)
     app = service(judge, clock="event")
     list(replayed(sorted_tables([table_of(events)]), Wire(app)))
@@ -82,7 +82,7 @@ def test_after_a_replay_nothing_is_in_flight_but_what_never_ended(judge: Judge) 
     assert app.gate.engine.in_flight == len(endless)
 
 
-def test_a_service_that_has_failed_writes_no_scores(judge: Judge) -> None:  # noqa: F811
+def test_a_service_that_has_failed_writes_no_scores(judge: Judge) -> None:
     app = service(judge, clock="event")
 
     def broken(arrivals: Any) -> Any:
@@ -118,7 +118,7 @@ def test_a_service_that_is_not_there_is_one_line() -> None:
 
 
 def test_a_service_that_goes_by_its_own_clock_is_refused(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -129,7 +129,7 @@ def test_a_service_that_goes_by_its_own_clock_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_reply_is_one_line(bundle: Bundle) -> None:  # noqa: F811
+def test_a_damaged_reply_is_one_line(bundle: Bundle) -> None:
     from classifier.cli.replaying import _detail
 
     assert "proxy" in _detail(b"<html>")

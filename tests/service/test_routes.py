@@ -19,19 +19,7 @@ from classifier.model.judge import Judge
 from serving.app import Service, create_app
 from serving.settings import Settings
 from serving.shadow import FAILED, SKIPPED, Shadow
-from tests.service.served import (  # noqa: F401
-    SECRET,
-    START,
-    Moment,
-    bundle,
-    client_of,
-    event,
-    judge,
-    live,
-    make_bundle,
-    post,
-    service,
-)
+from tests.service.served import SECRET, START, Moment, client_of, event, make_bundle, post, service
 
 TOKEN = "a token of the tests, long enough"
 BEARER = f"Bearer {TOKEN}"
@@ -44,7 +32,7 @@ def state(app: Service) -> tuple[Any, ...]:
     return arrays, engine.arrivals, engine.in_flight, engine.clock, app.gate.clock
 
 
-def test_a_decision_says_everything_of_the_contract(live: Any) -> None:  # noqa: F811
+def test_a_decision_says_everything_of_the_contract(live: Any) -> None:
     _app, client = live
     answer = post(client, "/v1/decide", event(max_tokens=16, nonsense=[1, {"a": 2}]))
     assert answer.status_code == 200
@@ -56,7 +44,7 @@ def test_a_decision_says_everything_of_the_contract(live: Any) -> None:  # noqa:
     assert "192.0.2.7" not in str(told)
 
 
-def test_a_list_is_answered_in_order(live: Any) -> None:  # noqa: F811
+def test_a_list_is_answered_in_order(live: Any) -> None:
     _, client = live
     answers = post(client, "/v1/decide/batch", [event(ip=f"192.0.2.{n}") for n in range(5)]).json()
     assert [int(answer["id"].partition("-")[0], 16) for answer in answers] == list(range(5))
@@ -74,7 +62,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 @pytest.mark.parametrize("path", ["/v1/decide", "/v1/decide/batch", "/v1/complete", "/v1/clock", "/v1/model/reload"])
 @pytest.mark.parametrize("body", MALFORMED)
-def test_what_is_no_json_is_refused_and_changes_nothing(live: Any, path: str, body: bytes) -> None:  # noqa: F811
+def test_what_is_no_json_is_refused_and_changes_nothing(live: Any, path: str, body: bytes) -> None:
     app, client = live
     before = state(app)
     answer = post(client, path, body)
@@ -86,7 +74,7 @@ def test_what_is_no_json_is_refused_and_changes_nothing(live: Any, path: str, bo
 
 
 @pytest.mark.parametrize(("change", "field"), WRONG)
-def test_a_wrong_field_is_named(live: Any, change: dict[str, Any], field: str) -> None:  # noqa: F811
+def test_a_wrong_field_is_named(live: Any, change: dict[str, Any], field: str) -> None:
     app, client = live
     before = state(app)
     for path, body in (("/v1/decide", event(**change)), ("/v1/decide/batch", [event(), event(**change)])):
@@ -109,7 +97,7 @@ almost_events = st.fixed_dictionaries(
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.one_of(almost_events, json_values, st.binary(max_size=40)))
-def test_no_body_is_a_failure_and_no_refusal_moves_anything(live: Any, body: Any) -> None:  # noqa: F811
+def test_no_body_is_a_failure_and_no_refusal_moves_anything(live: Any, body: Any) -> None:
     app, client = live
     try:
         content = body if isinstance(body, bytes) else msgspec.json.encode(body)
@@ -122,7 +110,7 @@ def test_no_body_is_a_failure_and_no_refusal_moves_anything(live: Any, body: Any
         assert status == 200 or state(app) == before
 
 
-def test_limits(judge: Judge) -> None:  # noqa: F811
+def test_limits(judge: Judge) -> None:
     app = service(judge, max_body_bytes=2000, max_batch_bytes=3000, max_batch=3, max_header_bytes=1000)
     client = client_of(app)
     assert post(client, "/v1/decide", event(prompt="x" * 3000)).status_code == 413
@@ -138,7 +126,7 @@ def test_limits(judge: Judge) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/challenge/verify", "/v1/challenge/x", "/console/sign-in", "/status"])
-def test_without_a_token_bodies_are_short(judge: Judge, path: str) -> None:  # noqa: F811
+def test_without_a_token_bodies_are_short(judge: Judge, path: str) -> None:
     app = service(judge, token=TOKEN, console=True)
     client = client_of(app)
     assert post(client, path, b" " * 16_385).status_code == 413
@@ -147,14 +135,14 @@ def test_without_a_token_bodies_are_short(judge: Judge, path: str) -> None:  # n
     assert post(client, "/v1/clock", b" " * 20_000, authorization=f"Bearer {TOKEN}").status_code == 400
 
 
-def test_a_body_without_a_length_is_limited_too(judge: Judge) -> None:  # noqa: F811
+def test_a_body_without_a_length_is_limited_too(judge: Judge) -> None:
     app = service(judge, max_body_bytes=2000)
     answer = client_of(app).post("/v1/decide", content=(b"x" * 500 for _ in range(10)))
     assert answer.status_code == 413
     assert app.gate.tallies.rejected == {"body_too_large": 1}
 
 
-def test_the_token_is_asked_of_all_but_health(judge: Judge) -> None:  # noqa: F811
+def test_the_token_is_asked_of_all_but_health(judge: Judge) -> None:
     app = service(judge, token=TOKEN)
     client = client_of(app)
     for path in ("/healthz", "/readyz"):
@@ -173,14 +161,14 @@ def test_the_token_is_asked_of_all_but_health(judge: Judge) -> None:  # noqa: F8
     assert client.get("/metrics", headers={"authorization": BEARER}).status_code == 200
 
 
-def test_a_fault_of_ours_is_counted(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_fault_of_ours_is_counted(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     app, client = live
     monkeypatch.setattr(app.metrics, "gauges", {"broken": ("", lambda: 1 / 0)})
     assert client.get("/metrics").status_code == 500
     assert app.gate.tallies.rejected == {"failed": 1}
 
 
-def test_wrong_methods_and_unknown_paths(live: Any) -> None:  # noqa: F811
+def test_wrong_methods_and_unknown_paths(live: Any) -> None:
     app, client = live
     assert client.get("/v1/decide").status_code == 405
     assert client.get("/v1/decide").headers["allow"] == "POST"
@@ -189,7 +177,7 @@ def test_wrong_methods_and_unknown_paths(live: Any) -> None:  # noqa: F811
     assert app.gate.tallies.rejected == {"method": 3, "no_route": 1}
 
 
-def test_completions_are_matched_by_id_and_each_counts_once(judge: Judge) -> None:  # noqa: F811
+def test_completions_are_matched_by_id_and_each_counts_once(judge: Judge) -> None:
     now = Moment()
     app = service(judge, now, mode="shadow")
     client = client_of(app)
@@ -213,7 +201,7 @@ def test_completions_are_matched_by_id_and_each_counts_once(judge: Judge) -> Non
     assert app.gate.tallies.completions == {"recorded": 2, "duplicate": 2, "unknown": 8, "expired": 1}
 
 
-def test_an_end_beyond_its_expiry_moves_nothing(judge: Judge) -> None:  # noqa: F811
+def test_an_end_beyond_its_expiry_moves_nothing(judge: Judge) -> None:
     app = service(judge, clock="event")
     client = client_of(app)
     first, second = (post(client, "/v1/decide", event(time=START)).json()["id"] for _ in range(2))
@@ -234,7 +222,7 @@ def test_an_end_beyond_its_expiry_moves_nothing(judge: Judge) -> None:  # noqa: 
     assert state(app) == before
 
 
-def test_the_same_end_twice_in_one_list_counts_once(judge: Judge) -> None:  # noqa: F811
+def test_the_same_end_twice_in_one_list_counts_once(judge: Judge) -> None:
     app = service(judge, mode="shadow")
     client = client_of(app)
     first = post(client, "/v1/decide", event()).json()["id"]
@@ -243,7 +231,7 @@ def test_the_same_end_twice_in_one_list_counts_once(judge: Judge) -> None:  # no
     assert app.gate.tallies.completions == {"recorded": 1, "duplicate": 1}
 
 
-def test_long_texts_are_not_remembered(judge: Judge) -> None:  # noqa: F811
+def test_long_texts_are_not_remembered(judge: Judge) -> None:
     app = service(judge)
     client = client_of(app)
     kept = app.gate._preparer._kept
@@ -257,7 +245,7 @@ def test_long_texts_are_not_remembered(judge: Judge) -> None:  # noqa: F811
     assert all(say.cache_info().currsize == 0 for say in kept)  # type: ignore[attr-defined]
 
 
-def test_an_event_far_ahead_is_refused_and_a_late_one_taken_now(judge: Judge) -> None:  # noqa: F811
+def test_an_event_far_ahead_is_refused_and_a_late_one_taken_now(judge: Judge) -> None:
     app = service(judge, clock="event")
     client = client_of(app)
     assert post(client, "/v1/decide", event(time=START)).status_code == 200
@@ -277,7 +265,7 @@ def test_an_event_far_ahead_is_refused_and_a_late_one_taken_now(judge: Judge) ->
     assert post(client, "/v1/decide", event()).status_code == 422
 
 
-def test_the_clock_of_the_service_is_nobody_elses(judge: Judge) -> None:  # noqa: F811
+def test_the_clock_of_the_service_is_nobody_elses(judge: Judge) -> None:
     now = Moment()
     app = service(judge, now, mode="shadow")
     client = client_of(app)
@@ -289,7 +277,7 @@ def test_the_clock_of_the_service_is_nobody_elses(judge: Judge) -> None:  # noqa
     assert app.gate.clock == START * 1_000_000
 
 
-def test_another_bundle_takes_over_and_goes_back(judge: Judge, tmp_path: Any) -> None:  # noqa: F811
+def test_another_bundle_takes_over_and_goes_back(judge: Judge, tmp_path: Any) -> None:
     other = make_bundle(tmp_path / "other", seed=1)
     app = service(judge, token=TOKEN)
     client = client_of(app, headers={"authorization": BEARER})
@@ -318,7 +306,7 @@ def test_another_bundle_takes_over_and_goes_back(judge: Judge, tmp_path: Any) ->
     ],
 )
 def test_a_bundle_that_cannot_hold_a_budget_changes_nothing(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     tmp_path: Any,
     budgets: Any,
 ) -> None:
@@ -339,7 +327,7 @@ def test_a_bundle_that_cannot_hold_a_budget_changes_nothing(
         assert "failed" not in post(client, "/v1/decide", event(path=path)).json()
 
 
-def test_another_bundle_brings_the_thresholds_of_every_route(judge: Judge, tmp_path: Any) -> None:  # noqa: F811
+def test_another_bundle_brings_the_thresholds_of_every_route(judge: Judge, tmp_path: Any) -> None:
     other = make_bundle(tmp_path / "other", seed=1)
     routes = [{"path": "/a", "challenge_budget": 0.3}, {"path": "/b", "registration": True}]
     app = service(judge, token=TOKEN, routes=routes, registration_challenge_budget=0.3)
@@ -359,7 +347,7 @@ def test_another_bundle_brings_the_thresholds_of_every_route(judge: Judge, tmp_p
     assert app.observer.watch.levels == levels
 
 
-def test_a_challenger_is_scored_and_never_obeyed(judge: Judge, tmp_path: Any) -> None:  # noqa: F811
+def test_a_challenger_is_scored_and_never_obeyed(judge: Judge, tmp_path: Any) -> None:
     other = Judge(make_bundle(tmp_path / "other", seed=2))
     chosen = Settings(bundle=judge.bundle.path, mode="shadow")
     alone, both = (create_app(chosen, judge, now=Moment(), secret=SECRET, challenger=c) for c in (None, other))
@@ -372,7 +360,7 @@ def test_a_challenger_is_scored_and_never_obeyed(judge: Judge, tmp_path: Any) ->
     assert "botsieve_challenger_disagreements_total" in text
 
 
-def test_a_slow_or_failing_challenger_holds_nobody_up(judge: Judge, tmp_path: Any) -> None:  # noqa: F811
+def test_a_slow_or_failing_challenger_holds_nobody_up(judge: Judge, tmp_path: Any) -> None:
     other = Judge(make_bundle(tmp_path / "other", seed=2))
     free, score = threading.Event(), other.score
 
@@ -398,7 +386,7 @@ def test_a_slow_or_failing_challenger_holds_nobody_up(judge: Judge, tmp_path: An
     shadow.close()
 
 
-def test_metrics_and_health_tell_what_happens(live: Any) -> None:  # noqa: F811
+def test_metrics_and_health_tell_what_happens(live: Any) -> None:
     _app, client = live
     post(client, "/v1/decide", event())
     post(client, "/v1/decide", b"{")
@@ -414,7 +402,7 @@ def test_metrics_and_health_tell_what_happens(live: Any) -> None:  # noqa: F811
     assert client.get("/v1/model").json()["challenger"] is None
 
 
-def test_every_route_stands_in_the_openapi_document(live: Any, bundle: Bundle) -> None:  # noqa: F811
+def test_every_route_stands_in_the_openapi_document(live: Any, bundle: Bundle) -> None:
     app, client = live
     document = client.get("/openapi.json").json()
     assert set(app.hot.routes) <= document["paths"].keys()

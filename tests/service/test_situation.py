@@ -12,18 +12,7 @@ from classifier.model.judge import Judge
 from classifier.situation import MINUTE_US, Verdict
 from serving.app import Service
 from serving.gate import LiveEvent
-from tests.service.served import (  # noqa: F401
-    SECRET,
-    START,
-    Moment,
-    bundle,
-    client_of,
-    event,
-    judge,
-    mixed_events,
-    post,
-    service,
-)
+from tests.service.served import SECRET, START, Moment, client_of, event, mixed_events, post, service
 
 
 def under(app: Service, state: str, since: int = 0) -> None:
@@ -32,7 +21,7 @@ def under(app: Service, state: str, since: int = 0) -> None:
     situation.verdict = Verdict(state, since, 0, ("told by a test",), {}, since)  # type: ignore[arg-type]
 
 
-def test_online_is_offline_bit_for_bit(judge: Judge) -> None:  # noqa: F811
+def test_online_is_offline_bit_for_bit(judge: Judge) -> None:
     events = [e for e in mixed_events(600) if e.duration is None]  # they end at once, or expire with the engine's clock
     for place, one in enumerate(events):
         one.time, one.duration, one.status = START + place * 37 + place % 3, None, None
@@ -56,7 +45,7 @@ def test_online_is_offline_bit_for_bit(judge: Judge) -> None:  # noqa: F811
     assert live_one.changes == offline.changes
 
 
-def test_the_verdict_is_shown(judge: Judge) -> None:  # noqa: F811
+def test_the_verdict_is_shown(judge: Judge) -> None:
     app = service(judge)
     client = client_of(app)
     shown = client.get("/v1/situation").json()
@@ -71,7 +60,7 @@ def test_the_verdict_is_shown(judge: Judge) -> None:  # noqa: F811
 
 @pytest.mark.parametrize(("state", "when", "counts"), [("attack", "attack", True), ("surge", "attack", False),
     ("unsure", "attack", False), ("calm", "attack", False), ("surge", "always", True)])  # fmt: skip
-def test_only_an_attack_lets_load_tighten(judge: Judge, state: str, when: str, counts: bool) -> None:  # noqa: F811
+def test_only_an_attack_lets_load_tighten(judge: Judge, state: str, when: str, counts: bool) -> None:
     app = service(judge, Moment(), load_when=when)
     under(app, state)
     pending = app.gate.prepare([LiveEvent(ip="192.0.2.7", method="POST", path="/v1/chat/completions")])
@@ -80,7 +69,7 @@ def test_only_an_attack_lets_load_tighten(judge: Judge, state: str, when: str, c
     assert app.observer.circumstances(arrival, app.gate.rules.of(arrival.event.path)).load == (0.9 if counts else 0.0)
 
 
-def test_known_is_who_came_before_the_attack(judge: Judge) -> None:  # noqa: F811
+def test_known_is_who_came_before_the_attack(judge: Judge) -> None:
     now = Moment()
     app = service(judge, now, known_client_s=600.0, known_requests=3)
 
@@ -102,7 +91,7 @@ def test_known_is_who_came_before_the_attack(judge: Judge) -> None:  # noqa: F81
     assert not comes("early"), "nobody asks where load does not count"
 
 
-def test_an_arrival_is_counted_once_and_by_its_client(judge: Judge) -> None:  # noqa: F811
+def test_an_arrival_is_counted_once_and_by_its_client(judge: Judge) -> None:
     app = service(judge)
     seen = []
     app.observer.watch.situation.observe = lambda *one: seen.append(one)  # type: ignore[method-assign]

@@ -11,7 +11,7 @@ from classifier.model.judge import Judge
 from serving.app import Service
 from serving.status import BITS, FILE, MINUTES, UNKNOWN, History, Status
 from serving.status_routes import NAMES, SAYS
-from tests.service.served import START, Moment, bundle, client_of, event, judge, post, service  # noqa: F401
+from tests.service.served import START, Moment, client_of, event, post, service
 from tests.service.test_situation import under
 
 MINUTE = START // 60
@@ -27,12 +27,12 @@ def status_of(app: Service) -> Status:
     return app.status
 
 
-def made(judge: Judge, moment: Moment, **settings: object) -> tuple[Service, Status]:  # noqa: F811
+def made(judge: Judge, moment: Moment, **settings: object) -> tuple[Service, Status]:
     app = service(judge, moment, status_page=True, **settings)
     return app, status_of(app)
 
 
-def test_anybody_may_ask_and_is_told_the_same_in_both_forms(judge: Judge, moment: Moment) -> None:  # noqa: F811
+def test_anybody_may_ask_and_is_told_the_same_in_both_forms(judge: Judge, moment: Moment) -> None:
     app, status = made(judge, moment, token="a token that nobody sends")
     status.tick()
     client = client_of(app)
@@ -51,14 +51,14 @@ def test_anybody_may_ask_and_is_told_the_same_in_both_forms(judge: Judge, moment
     assert client.get("/metrics").status_code == 401
 
 
-def test_the_console_brings_it_along_and_a_setting_takes_it_away(judge: Judge) -> None:  # noqa: F811
+def test_the_console_brings_it_along_and_a_setting_takes_it_away(judge: Judge) -> None:
     token = "a token that is long"
     assert service(judge, console=True, token=token).status is not None
     assert service(judge, console=True, token=token, status_page=False).status is None
     assert service(judge).status is None
 
 
-def test_an_attack_is_said_and_kept(judge: Judge, moment: Moment) -> None:  # noqa: F811
+def test_an_attack_is_said_and_kept(judge: Judge, moment: Moment) -> None:
     app, status = made(judge, moment)
     assert status.states() == []
     under(app, "attack")
@@ -79,7 +79,7 @@ def test_an_attack_is_said_and_kept(judge: Judge, moment: Moment) -> None:  # no
     }
 
 
-def test_answers_of_the_fail_mode_degrade_it_for_a_minute(judge: Judge, moment: Moment) -> None:  # noqa: F811
+def test_answers_of_the_fail_mode_degrade_it_for_a_minute(judge: Judge, moment: Moment) -> None:
     app, status = made(judge, moment)
     status.tick()
     tallies = app.gate.tallies
@@ -96,7 +96,7 @@ def test_answers_of_the_fail_mode_degrade_it_for_a_minute(judge: Judge, moment: 
 
 @pytest.mark.parametrize(("mode", "states"), [("enforce", ["registrations_limited"]), ("shadow", [])])
 def test_registrations_are_limited_where_they_are_refused(
-    judge: Judge,  # noqa: F811
+    judge: Judge,
     moment: Moment,
     mode: str,
     states: list[str],
@@ -115,7 +115,7 @@ def test_registrations_are_limited_where_they_are_refused(
     assert status.states() == []
 
 
-def test_several_states_may_hold_and_the_worst_is_named_first(judge: Judge, moment: Moment) -> None:  # noqa: F811
+def test_several_states_may_hold_and_the_worst_is_named_first(judge: Judge, moment: Moment) -> None:
     app, status = made(judge, moment)
     status.tick()
     under(app, "attack")
@@ -125,7 +125,7 @@ def test_several_states_may_hold_and_the_worst_is_named_first(judge: Judge, mome
     assert status.shown()["days"][0]["minutes"] == {"under_attack": 1}
 
 
-def test_the_history_outlives_a_restart(judge: Judge, moment: Moment, tmp_path: Path) -> None:  # noqa: F811
+def test_the_history_outlives_a_restart(judge: Judge, moment: Moment, tmp_path: Path) -> None:
     app, status = made(judge, moment, state=tmp_path)
     under(app, "attack")
     status.tick()
@@ -176,7 +176,7 @@ def test_a_history_from_the_future_begins_anew(tmp_path: Path) -> None:
     assert again.note(MINUTE - 2000, 0), "or nothing could be added before that day"
 
 
-def test_an_attack_that_ends_in_silence_ends(judge: Judge, moment: Moment) -> None:  # noqa: F811
+def test_an_attack_that_ends_in_silence_ends(judge: Judge, moment: Moment) -> None:
     app, status = made(judge, moment)
     post(client_of(app), "/v1/decide", event())
     watch = app.observer.watch
@@ -190,7 +190,7 @@ def test_an_attack_that_ends_in_silence_ends(judge: Judge, moment: Moment) -> No
     assert status.states() == []
 
 
-def test_many_who_ask_cost_one_answer(judge: Judge, moment: Moment, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_many_who_ask_cost_one_answer(judge: Judge, moment: Moment, monkeypatch: pytest.MonkeyPatch) -> None:
     app, status = made(judge, moment)
     client = client_of(app)
     first = client.get("/status.json").content
@@ -199,7 +199,7 @@ def test_many_who_ask_cost_one_answer(judge: Judge, moment: Moment, monkeypatch:
         assert client.get("/status.json").content == first
 
 
-def test_it_tells_of_nobody(judge: Judge, moment: Moment) -> None:  # noqa: F811
+def test_it_tells_of_nobody(judge: Judge, moment: Moment) -> None:
     app, status = made(judge, moment)
     client = client_of(app)
     for number in range(30):

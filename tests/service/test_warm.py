@@ -10,7 +10,7 @@ from numba.core.dispatcher import Dispatcher
 
 from classifier.model.bundle import Bundle, load_bundle
 from classifier.model.judge import Judge
-from tests.service.served import Moment, bundle, client_of, judge, mixed_events, post, service  # noqa: F401
+from tests.service.served import Moment, client_of, mixed_events, post, service
 
 
 def compiled() -> dict[str, int]:
@@ -41,7 +41,7 @@ def serve_some(path: Path) -> None:
     print({name: count - before.get(name, 0) for name, count in compiled().items() if count != before.get(name, 0)})
 
 
-def test_a_service_that_has_started_compiles_nothing_more(bundle: Bundle) -> None:  # noqa: F811
+def test_a_service_that_has_started_compiles_nothing_more(bundle: Bundle) -> None:
     run = subprocess.run(
         [sys.executable, "-c", f"from tests.service.test_warm import *; serve_some(Path({str(bundle.path)!r}))"],
         capture_output=True, text=True, check=False,
@@ -50,7 +50,7 @@ def test_a_service_that_has_started_compiles_nothing_more(bundle: Bundle) -> Non
     assert run.stdout.strip() == "{}"
 
 
-def test_warming_up_moves_nothing(judge: Judge) -> None:  # noqa: F811
+def test_warming_up_moves_nothing(judge: Judge) -> None:
     app = service(judge)
     app.gate.warm()
     assert app.gate.engine.start is None
