@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from classifier.cli import main
+from classifier.cli.simulating import write_log
+from classifier.events import EVENT_SCHEMA
+from classifier.logs import read_log
 from classifier.model import pipeline
 from classifier.model.train import Settings
 
@@ -82,16 +86,10 @@ def small_forests() -> Iterator[None]:
         yield
 
 
-def write_small_log(path: Path, lines: int = 3_000) -> Path:
+def write_small_log(path: Path) -> Path:
     """Simulate a labelled log of many short-lived clients; every so many requests of the heavy ones are kept."""
     whole = path.with_name("whole.parquet")
     done("simulate", "--out", whole, "--duration", 900, "--clients", 80, "--seed", 3, "--quiet")
-    import pyarrow.parquet as pq
-
-    from classifier.cli.simulating import write_log
-    from classifier.events import EVENT_SCHEMA
-    from classifier.logs import read_log
-
     assert pq.read_schema(whole).names == EVENT_SCHEMA.names
     table = read_log([whole])
     frame = table.select(["account", "ip"]).to_pandas()
@@ -99,7 +97,7 @@ def write_small_log(path: Path, lines: int = 3_000) -> Path:
     moment = table.column("time").to_pandas()
     # Requests of one microsecond keep the order of the log, which a test shuffles: leave one of each.
     kept = table.filter(pa.array(((nth < 40) & ~moment.duplicated()).to_numpy()))
-    write_log(path, kept.slice(0, lines))
+    write_log(path, kept.slice(0, 3_000))
     return path
 
 
@@ -108,14 +106,3 @@ class Made(NamedTuple):
 
     log: Path
     bundle: Path
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Simulate a small log and train on it: the first two steps of the round trip, through the command line."""
-    folder = tmp_path_factory.mktemp("made")
-    log = write_small_log(folder / "log.jsonl")
-    with small_forests():
-        budgets = ["--challenge-budget", 0.05, "--block-budget", 0.02]  # what so small a log resolves
-        done("train", log, "--bundle", folder / "bundle", *budgets, "--capacity", 256, "--threads", 1, "--quiet")
-    return Made(log, folder / "bundle")

@@ -21,9 +21,7 @@ from classifier.events import EVENT_SCHEMA, FIELDS
 from classifier.features.spec import NAMES
 from classifier.logs import read_log
 from classifier.model.apply import Model
-from tests.unit.command_line import Made, made, small_forests
-
-__all__ = ["made"]
+from tests.unit.command_line import Made, small_forests
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,7 @@ from typing import Any
 import pytest
 
 from classifier.cli.terminal import threads_of
-from tests.unit.command_line import BAD, Made, botsieve, done, jsonl, made, refused, small_forests, totals
-
-__all__ = ["made"]
+from tests.unit.command_line import BAD, Made, botsieve, done, jsonl, refused, small_forests, totals
 
 REJECTS = {
     "mixed.log": (25, 5, "combined"),

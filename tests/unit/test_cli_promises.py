@@ -29,9 +29,7 @@ from classifier.features.spec import NAMES
 from classifier.logs import read_events, read_log
 from classifier.model.bundle import load_bundle
 from classifier.model.pipeline import run_metrics
-from tests.unit.command_line import BAD, Made, done, jsonl, made, refused
-
-__all__ = ["made"]
+from tests.unit.command_line import BAD, Made, done, jsonl, refused
 
 PER_REQUEST = ["row", "time", "client", "raw", "probability", "score", "decision", "reasons", "family"]
 PER_CLIENT = ["client", "requests", "probability", "max_probability", "first_action_row", "decision", "reasons"]

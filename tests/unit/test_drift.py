@@ -16,9 +16,7 @@ from classifier.features.spec import NAMES
 from classifier.model.histograms import RAW, Clusters, Histogram, chance_limit, deciles, histogram, stability_index
 from classifier.model.stability import LEVEL, UNSETTLED, compared, verdict_on
 from classifier.traffic import simulate
-from tests.unit.command_line import Made, done, jsonl, made, refused, small_forests
-
-__all__ = ["made"]
+from tests.unit.command_line import Made, done, jsonl, refused, small_forests
 
 Floats = npt.NDArray[np.float64]
 

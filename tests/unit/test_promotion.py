@@ -15,9 +15,7 @@ from classifier.model import pipeline
 from classifier.model.bundle import load_bundle, write_bundle
 from classifier.model.promotion import Check, examine
 from classifier.model.registry import log_bundle, resolve, versions
-from tests.unit.command_line import Made, done, made, refused
-
-__all__ = ["made"]
+from tests.unit.command_line import Made, done, refused
 
 
 def changed(bundle: Path, folder: Path, model: bytes | None = None, **manifest: Any) -> Path:

@@ -23,7 +23,7 @@ from classifier.whatif.causal import enforced
 from classifier.whatif.run import Options, WhatIf, what_if
 from classifier.whatif.solving import Solving
 from classifier.whatif.telling import cells, print_table
-from tests.unit.command_line import Made, done, jsonl, made, refused  # noqa: F401
+from tests.unit.command_line import Made, done, jsonl, refused
 
 BROWSER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0 Safari/537.36"
 LIBRARY = "OpenAI/Python 1.40.0"
@@ -254,7 +254,7 @@ def test_what_is_missing_is_said_in_one_line(events: pa.Table, budget: float, sa
     assert "\n" not in str(caught.value)
 
 
-def test_the_command_writes_figures_plot_and_page(made: Made, tmp_path: Path) -> None:  # noqa: F811
+def test_the_command_writes_figures_plot_and_page(made: Made, tmp_path: Path) -> None:
     out = tmp_path / "forecast"
     ran = done("whatif", made.log, "--bundle", made.bundle, "--out", out, "--capacity", 2000, "--threads", 1)
     assert "botsieve would touch" in ran.out
@@ -270,7 +270,7 @@ def test_the_command_writes_figures_plot_and_page(made: Made, tmp_path: Path) ->
     assert {path.name for path in out.iterdir()} == {"whatif.json", "whatif.png", "whatif.html"}
 
 
-def test_bad_usage_is_one_line(made: Made, tmp_path: Path) -> None:  # noqa: F811
+def test_bad_usage_is_one_line(made: Made, tmp_path: Path) -> None:
     given = ("whatif", made.log, "--bundle", made.bundle, "--out")
     refused(*given, tmp_path / "a", "--capacity", 0, says="--capacity is a number above 0")
     refused(*given, made.log, says="is a file; name a folder")
