@@ -21,13 +21,13 @@ from classifier.logs.address import client_address, without_port
 from serving.access import Access, HeaderList, only
 from serving.batching import Batcher
 from serving.gate import Answer, Gate, Live, LiveEvent, Rejected, Tallies
-from serving.hot import LOAD_HEADER, load_of
+from serving.hot import LOAD_HEADER, PASS_HEADER, load_of
 from serving.metrics import Metrics
+from serving.passes import COOKIE
 from serving.problems import PROBLEM, Headers, Problem, Receive, Scope, Send, refuse, respond
 from serving.settings import Settings
 
 PREFIX = "/v1/authorize"
-PASS_HEADER, PASS_COOKIE = b"x-botsieve-pass", "botsieve_pass"
 TOKEN_HEADER = b"x-botsieve-token"
 STATUS = {"allow": 200, "challenge": 401, "block": 403}
 _SAY = {
@@ -214,7 +214,7 @@ def carried_pass(headers: HeaderList) -> str | None:
         if name == b"cookie":
             for part in value.decode("latin-1").split(";"):
                 key, _, content = part.strip().partition("=")
-                if key == PASS_COOKIE:
+                if key == COOKIE:
                     return content.strip('"') or None
     return None
 

@@ -24,6 +24,7 @@ from serving.authorize import STATUS, TOKEN_HEADER, Authorize, carried_pass, siz
 from serving.envoy_messages import CheckRequest, CheckResponse, LogMessage, LogResponse
 from serving.gate import Completion, Gate, Live, LiveEvent, Rejected, Tallies
 from serving.hot import load_of
+from serving.passes import HEADER
 from serving.problems import Problem
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Envoy:
             response.dynamic_metadata.update({"score": answer.score})
         if reply.status == STATUS["allow"]:
             response.status.code = 0
-            response.ok_response.headers_to_remove.append("x-botsieve-pass")
+            response.ok_response.headers_to_remove.append(HEADER)
         else:
             response.status.code = _DENIED[reply.status]
             response.denied_response.status.code = reply.status

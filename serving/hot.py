@@ -19,6 +19,7 @@ from serving.access import Access, HeaderList, check_size, only
 from serving.batching import Batcher
 from serving.gate import Answer, Completion, Gate, Live, LiveEvent, Rejected, Result
 from serving.metrics import Histogram, Metrics
+from serving.passes import HEADER
 from serving.problems import JSON, PROBLEM, Headers, Problem, Receive, Scope, Send, respond
 
 RESULT_STATUS: dict[Result, int] = {"recorded": 200, "refused": 200, "duplicate": 409, "expired": 410, "unknown": 404}
@@ -28,7 +29,7 @@ _SAY: dict[Result, str] = {
     "unknown": "no request is known by this id; it may be of an earlier start of the service",
 }
 _JSON = (JSON,)
-LOAD_HEADER = b"x-botsieve-load"
+LOAD_HEADER, PASS_HEADER = b"x-botsieve-load", HEADER.encode()
 
 
 class Asker(Protocol):
@@ -234,7 +235,7 @@ def live_of(headers: HeaderList) -> Live:
             break
     else:
         return Live()
-    token, given = only(headers, b"x-botsieve-pass"), only(headers, LOAD_HEADER)
+    token, given = only(headers, PASS_HEADER), only(headers, LOAD_HEADER)
     load = None if given is None else load_of(given)
     if given is not None and load is None:
         raise Problem(422, "invalid", "x-botsieve-load is a number from 0 to 1")
