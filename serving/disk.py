@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from classifier.errors import InputError
@@ -42,6 +43,14 @@ def put(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     partial.replace(path)
     sync(path.parent)
+
+
+def put_aside(path: Path) -> Path:
+    """Let a damaged file make room for another, if that can be; return the name it has then."""
+    aside = path.with_suffix(".damaged")
+    with suppress(OSError):
+        path.replace(aside)
+    return aside
 
 
 def sync(folder: Path) -> None:

@@ -17,13 +17,13 @@ import base64
 import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from serving import disk
 from serving.gate import Answer, Arrival, Gate
 from serving.situation import Watch
 
@@ -70,13 +70,11 @@ class History:
             if stored.newest > now // 60 + AHEAD_MINUTES:
                 raise ValueError("it lies in the future")
         except (OSError, ValueError) as error:
-            aside = self._file.with_suffix(".damaged")
+            aside = disk.put_aside(self._file)
             log.error(
                 "the history of the status cannot be read and begins anew",
                 extra={"why": str(error)[:200], "aside": str(aside)},
             )
-            with suppress(OSError):
-                self._file.replace(aside)
             return
         self.minutes, self.newest = bytearray(minutes), stored.newest
 
@@ -103,9 +101,7 @@ class History:
         """Put a content in the file, whole or not at all. Raises OSError."""
         if self._file is not None:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._file.with_suffix(".partial")
-            partial.write_bytes(content)
-            partial.replace(self._file)
+            disk.put(self._file, content)
 
     def in_order(self) -> list[tuple[int, int]]:
         """Return (minute, bits) of every minute, oldest first."""

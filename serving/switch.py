@@ -37,13 +37,11 @@ class Switch:
         try:
             mode = msgspec.json.decode(self._file.read_bytes(), type=_Kept).mode
         except (OSError, msgspec.MsgspecError) as error:
-            aside = self._file.with_suffix(".damaged")
+            aside = disk.put_aside(self._file)
             log.error(
                 "the switched mode cannot be read: that of the settings holds",
                 extra={"settings": self._settings, "why": str(error)[:200], "aside": aside.name},
             )
-            with suppress(OSError):
-                self._file.replace(aside)
             return None
         if self._said == {mode}:
             with suppress(OSError):
