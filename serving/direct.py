@@ -16,13 +16,11 @@ from typing import Any, cast
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from serving.hot import Hot, Route
-from serving.problems import Headers
+from serving.problems import CLOSE, Headers
 from serving.protocol import Guarded, limits
 from serving.settings import Settings
 
 log = logging.getLogger("botsieve.serving")
-
-_CLOSE = (b"connection", b"close")
 
 
 class Exchange:
@@ -51,17 +49,17 @@ class Exchange:
         self.response_complete = True
         if self.disconnected:
             return
-        close = not self.keep_alive and _CLOSE not in headers
-        given = (*headers, _CLOSE) if close else tuple(headers)
+        close = not self.keep_alive and CLOSE not in headers
+        given = (*headers, CLOSE) if close else tuple(headers)
         self._connection.send(
-            b"%scontent-length: %d\r\n\r\n%s" % (_head(status, given), len(body), body), _CLOSE in given
+            b"%scontent-length: %d\r\n\r\n%s" % (_head(status, given), len(body), body), CLOSE in given
         )
 
     def fail(self, error: Exception) -> None:
         """Answer that the service failed, as uvicorn does."""
         log.error("a request failed", exc_info=error)
         self._connection.rejected["failed"] += 1
-        self.tell(500, b"Internal Server Error", ((b"content-type", b"text/plain; charset=utf-8"), _CLOSE))
+        self.tell(500, b"Internal Server Error", ((b"content-type", b"text/plain; charset=utf-8"), CLOSE))
 
 
 @lru_cache(maxsize=256)

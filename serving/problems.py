@@ -15,7 +15,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
 PROBLEM = (b"content-type", b"application/problem+json")
-_CLOSE = (b"connection", b"close")
+CLOSE = (b"connection", b"close")
 
 
 class Problem(Exception):  # noqa: N818 - the word of RFC 9457
@@ -24,7 +24,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
     def __init__(self, status: int, reason: str, detail: str, headers: Headers = (), close: bool = False) -> None:
         super().__init__(detail)
         self.status, self.reason, self.detail = status, reason, detail
-        self.headers: list[tuple[bytes, bytes]] = [*headers, *([_CLOSE] if close else [])]
+        self.headers: list[tuple[bytes, bytes]] = [*headers, *([CLOSE] if close else [])]
 
     def document(self) -> dict[str, Any]:
         """Return the problem document."""
