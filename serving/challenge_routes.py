@@ -25,6 +25,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
 from serving.challenge import REFUSALS, Challenges, Redeemed, Refused
 from serving.passes import COOKIE, HEADER, Passes
+from serving.problems import Problem
 from serving.rendering import templates
 from serving.spent import SpentError
 
@@ -69,9 +70,9 @@ _LOCAL = re.compile(r"/(?!/)[!-\[\]-~]{0,2047}")
 class PageOptions:
     """How the page speaks of the site, a link for those it fails, and whether the cookie needs https (`secure`)."""
 
-    site: str = "this site"
-    contact: str = ""
-    secure: bool = True
+    site: str
+    contact: str
+    secure: bool
 
 
 Outcome = Callable[[str | None, str], None]
@@ -82,21 +83,11 @@ class _Solved(msgspec.Struct):
     altcha: str
 
 
-class _AnswerError(Exception):
-    """An answer that is not the one hoped for: its status, and what to tell."""
-
-    def __init__(self, status: HTTPStatus, detail: str, reason: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-        self.reason = reason
-
-
 class Pages:
     """The HTML pages, with the headers that keep them strict."""
 
-    def __init__(self, challenges: Challenges, passes: Passes, options: PageOptions | None = None) -> None:
-        self.options = options or PageOptions()
+    def __init__(self, challenges: Challenges, passes: Passes, options: PageOptions) -> None:
+        self.options = options
         self.base = challenges.options.path
         self._minutes = max(1, round(passes.options.lifetime_s / 60))
         pages = templates()
@@ -116,7 +107,7 @@ class Pages:
             status,
         )
 
-    def refused(self, problem: _AnswerError, next_url: str, heading: str) -> HTMLResponse:
+    def refused(self, problem: Problem, next_url: str, heading: str) -> HTMLResponse:
         """Says why there is no check, or why it did not count, and where to go now."""
         content = self._refused.render(
             self._common(""), heading=heading, why=problem.detail, next_url=self.local(next_url)
@@ -152,23 +143,17 @@ def wants_page(accept: str) -> bool:
     return html > 0 and html >= max(quality.values())
 
 
-def problem(status: int, detail: str, **more: object) -> JSONResponse:
-    """A problem document (RFC 9457)."""
-    content = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": int(status),
-        "detail": detail,
-        **more,
-    }
-    return JSONResponse(content, status, headers={"Cache-Control": "no-store"}, media_type="application/problem+json")
+def _document(problem: Problem) -> JSONResponse:
+    """A problem document."""
+    headers = {"Cache-Control": "no-store"}
+    return JSONResponse(problem.document(), problem.status, headers, "application/problem+json")
 
 
 def challenge_router(
     challenges: Challenges,
     passes: Passes,
+    pages: Pages,
     *,
-    page: PageOptions | None = None,
     on_outcome: Outcome,
     on_refusal: Refusal,
 ) -> APIRouter:
@@ -178,7 +163,6 @@ def challenge_router(
     `serving.challenge.REFUSALS`; `on_refusal` the reason why another request is not answered.
     """
     router = APIRouter(tags=["challenge"])
-    pages = Pages(challenges, passes, page)
     exchange = _Exchange(challenges)
     static = {name: (_HERE / "static" / name).read_bytes() for name in _STATIC}
 
@@ -189,7 +173,7 @@ def challenge_router(
         """A file of the challenge page."""
         if name not in static:
             on_refusal("no_route")
-            return problem(HTTPStatus.NOT_FOUND, "The challenge page has no such file.", reason="no_route")
+            return _document(Problem(HTTPStatus.NOT_FOUND, "no_route", "The challenge page has no such file."))
         headers = {"Cache-Control": "public, max-age=3600", "X-Content-Type-Options": "nosniff"}
         return Response(static[name], headers=headers, media_type=_STATIC[name])
 
@@ -214,7 +198,7 @@ def challenge_router(
         on_refusal(refusal.reason)
         if as_page:
             return pages.refused(refusal, next_url, "There is no check here")
-        return problem(refusal.status, refusal.detail, reason=refusal.reason)
+        return _document(refusal)
 
     @router.post("/v1/challenge/verify", responses=_VERIFY_RESPONSES, openapi_extra=_VERIFY_BODY)
     async def verify(request: Request) -> Response:
@@ -225,11 +209,11 @@ def challenge_router(
             _same_site(request)
             solution, next_url = await _read(request, form)
             redeemed = await exchange.redeem(solution)
-        except _AnswerError as refusal:
+        except Problem as refusal:
             on_outcome(None, refusal.reason)
             if form:
                 return pages.refused(refusal, next_url, "The check did not count")
-            return problem(refusal.status, refusal.detail, reason=refusal.reason)
+            return _document(refusal)
         on_outcome(redeemed.decision_id, "solved")
         token = passes.grant(redeemed.client)
         answer: Response
@@ -274,25 +258,20 @@ class _Exchange:
             raise _refusal(refused.reason) from refused
 
 
-def _refusal(reason: str) -> _AnswerError:
-    return _AnswerError(_STATUS[reason], REFUSALS[reason], reason)
+def _refusal(reason: str) -> Problem:
+    return Problem(_STATUS[reason], reason, REFUSALS[reason])
 
 
 def _next_url(request: Request) -> str:
     """Where the person wanted to go: as asked for, else as the gateway forwarded it."""
-    for name in ("x-original-uri", "x-forwarded-uri"):
-        forwarded = request.headers.get(name)
-        if forwarded and "next" not in request.query_params:
-            return forwarded
-    return request.query_params.get("next", "/")
+    forwarded = request.headers.get("x-original-uri") or request.headers.get("x-forwarded-uri") or "/"
+    return request.query_params.get("next", forwarded)
 
 
 def _same_site(request: Request) -> None:
     """Refuse a post that another site made a browser send: it would replace the visitor's own pass."""
     if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
-        raise _AnswerError(
-            HTTPStatus.FORBIDDEN, "The solution was sent from another site. Solve the check here.", "site"
-        )
+        raise Problem(HTTPStatus.FORBIDDEN, "site", "The solution was sent from another site. Solve the check here.")
 
 
 async def _read(request: Request, form: bool) -> tuple[str, str]:
@@ -302,18 +281,18 @@ async def _read(request: Request, form: bool) -> tuple[str, str]:
         try:
             fields = parse_qs(body.decode("ascii"), max_num_fields=16)
         except ValueError as broken:
-            raise _AnswerError(HTTPStatus.BAD_REQUEST, "The form cannot be read.", "malformed") from broken
+            raise Problem(HTTPStatus.BAD_REQUEST, "malformed", "The form cannot be read.") from broken
         return fields.get("altcha", [""])[0], fields.get("next", ["/"])[0]
     if not request.headers.get("content-type", "").startswith("application/json"):
-        raise _AnswerError(
+        raise Problem(
             HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            'Send application/json such as {"altcha": "…"}, or the page\'s form.',
             "malformed",
+            'Send application/json such as {"altcha": "…"}, or the page\'s form.',
         )
     try:
         return msgspec.json.decode(body, type=_Solved).altcha, "/"
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as broken:
-        raise _AnswerError(HTTPStatus.BAD_REQUEST, 'The body is not {"altcha": "…"}.', "malformed") from broken
+        raise Problem(HTTPStatus.BAD_REQUEST, "malformed", 'The body is not {"altcha": "…"}.') from broken
 
 
 _PROBLEM: dict[str, Any] = {"description": "A problem document", "content": {"application/problem+json": {}}}

@@ -41,8 +41,7 @@ def attach(gate: Gate, now: Callable[[], float], secret: bytes | None) -> tuple[
         moment,
     )
     passes = Passes(key, PassOptions(lifetime_s=settings.pass_s, requests=settings.pass_requests), moment)
-    options = PageOptions(settings.site, settings.contact, settings.challenge_secure)
-    pages = Pages(challenges, passes, options)
+    pages = Pages(challenges, passes, PageOptions(settings.site, settings.contact, settings.challenge_secure))
 
     def brief(kept: Decided) -> dict[str, Any]:
         assert kept.score is not None  # no fail mode challenges
@@ -63,7 +62,7 @@ def attach(gate: Gate, now: Callable[[], float], secret: bytes | None) -> tuple[
         gate.tallies.rejected[reason] += 1
 
     gate.hooks.challenge, gate.hooks.admit, gate.hooks.page = brief, passes.admit, made
-    return challenges, challenge_router(challenges, passes, page=options, on_outcome=outcome, on_refusal=refused)
+    return challenges, challenge_router(challenges, passes, pages, on_outcome=outcome, on_refusal=refused)
 
 
 def signing_secret(given: bytes | None) -> bytes | None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import secrets
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -51,8 +50,8 @@ class Passes:
     `secret` of at least 16 random bytes, the same after a restart; `now` gives Unix seconds. Safe under threads.
     """
 
-    def __init__(self, secret: bytes, options: PassOptions | None = None, now: Callable[[], float] = time.time) -> None:
-        self.options = options or PassOptions()
+    def __init__(self, secret: bytes, options: PassOptions, now: Callable[[], float]) -> None:
+        self.options = options
         self._now = now
         self._seal = Seal(secret, "pass", _Pass)
         self._lock = threading.Lock()
