@@ -16,8 +16,15 @@ import msgspec
 import pyarrow as pa
 
 MICROSECONDS = 1_000_000
+LATEST_S = 9_214_646_400
+"""Unix s at which 2262 begins: times lie before it."""
+LATEST_ACCOUNT_S = 1e11
+"""Unix s within which an account was made; more are milliseconds."""
 MAX_DURATION_S = 366 * 86_400.0
 """Longest duration believed, s; longer ones are errors of the log."""
+COUNTS = ("request_bytes", "response_bytes", "input_tokens", "output_tokens", "max_tokens")
+MAX_COUNT = 2**53 - 1
+"""Most bytes or tokens: what a float64 holds exactly."""
 EXPIRY_S = 600
 """A completion later than this after its arrival does not count: the request has expired."""
 UNLABELLED = "log"
@@ -111,7 +118,7 @@ def microseconds(time: float | str) -> int:
         if not math.isfinite(time):
             raise ValueError(f"time {time!r} is not a finite number")
         value = round(time * MICROSECONDS)
-    if not 0 < value < 9_214_646_400 * MICROSECONDS:
+    if not 0 < value < LATEST_S * MICROSECONDS:
         raise ValueError(f"time {time!r} is not in the years 1970 to 2261 (is it in Unix seconds?)")
     return value
 
@@ -126,11 +133,11 @@ def check(event: Event) -> None:
         raise ValueError(f"status {event.status!r} is no HTTP status")
     if event.verdict is not None and event.verdict not in VERDICTS:
         raise ValueError(f"verdict {event.verdict!r} is none of {', '.join(VERDICTS)}")
-    if event.account_created is not None and not abs(event.account_created) < 1e11:
+    if event.account_created is not None and not abs(event.account_created) < LATEST_ACCOUNT_S:
         raise ValueError(f"account_created {event.account_created!r} is not in Unix seconds")
-    for name in ("request_bytes", "response_bytes", "input_tokens", "output_tokens", "max_tokens"):
+    for name in COUNTS:
         count = getattr(event, name)
-        if count is not None and not 0 <= count < 2**53:
+        if count is not None and not 0 <= count <= MAX_COUNT:
             raise ValueError(f"{name} {count!r} is not between 0 and 2^53")
 
 

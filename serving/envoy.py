@@ -18,6 +18,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from classifier.errors import InputError
+from classifier.events import MAX_COUNT
 from classifier.logs.address import without_port
 from classifier.logs.litellm import max_tokens_of, prompt_of
 from serving.authorize import STATUS, TOKEN_HEADER, Authorize, carried_pass, size_of, text_of
@@ -119,7 +120,7 @@ class Envoy:
             event.time = self._authorize.forwarded.time(headers)
         body = asked.raw_body or asked.body
         event.request_bytes = size_of(text_of(headers, "content-length"))
-        if event.request_bytes is None and 0 <= asked.size < 2**53:
+        if event.request_bytes is None and 0 <= asked.size <= MAX_COUNT:
             event.request_bytes = asked.size  # what has come of it so far
         if body:
             _read_body(body, event)
@@ -218,8 +219,7 @@ def _read_body(body: bytes, event: LiveEvent) -> None:
         return
     if isinstance(asked.model, str):
         event.model = asked.model
-    cap = max_tokens_of(msgspec.structs.asdict(asked))
-    event.max_tokens = cap if cap is not None and 0 <= cap < 2**53 else None
+    event.max_tokens = max_tokens_of(msgspec.structs.asdict(asked))
     event.prompt = next(
         (text for given in (asked.messages, asked.prompt, asked.input) if (text := prompt_of(given)) is not None), None
     )
@@ -227,7 +227,7 @@ def _read_body(body: bytes, event: LiveEvent) -> None:
 
 def _count(metadata: Any, name: str) -> int | None:
     value = None if metadata is None or name not in metadata.fields else metadata[name]
-    return int(value) if isinstance(value, float) and 0 <= value < 2**53 else None
+    return int(value) if isinstance(value, float) and 0 <= value <= MAX_COUNT else None
 
 
 def _headers(asked: Any) -> HeaderList:

@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from classifier.events import FIELDS, VERDICTS
+from classifier.events import COUNTS, FIELDS, LATEST_ACCOUNT_S, LATEST_S, MAX_COUNT, MAX_DURATION_S, VERDICTS
 from serving.gate import Answer, Completion
 from serving.settings import Settings
 
-_COUNT = {"type": ["integer", "null"], "minimum": 0, "maximum": 2**53 - 1}
+_COUNT = {"type": ["integer", "null"], "minimum": 0, "maximum": MAX_COUNT}
 _TIME = {
     "anyOf": [
-        {"type": "number", "minimum": 1e-6, "exclusiveMaximum": 9_214_646_400},
+        {"type": "number", "minimum": 1e-6, "exclusiveMaximum": LATEST_S},
         {"type": "string", "format": "date-time"},
     ]
 }
@@ -22,12 +22,16 @@ _BOUNDS: dict[str, dict[str, Any]] = {
     "ip": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     "method": {"type": "string", "minLength": 1},
     "path": {"type": "string", "minLength": 1},
-    "duration": {"type": ["number", "null"], "minimum": 0, "maximum": 31_622_400},
+    "duration": {"type": ["number", "null"], "minimum": 0, "maximum": int(MAX_DURATION_S)},
     "status": {"type": ["integer", "null"], "minimum": 0, "maximum": 999},
-    "account_created": {"type": ["number", "null"], "exclusiveMinimum": -1e11, "exclusiveMaximum": 1e11},
+    "account_created": {
+        "type": ["number", "null"],
+        "exclusiveMinimum": -LATEST_ACCOUNT_S,
+        "exclusiveMaximum": LATEST_ACCOUNT_S,
+    },
     "malicious": {"type": ["boolean", "null"]},
     "verdict": {"enum": [*VERDICTS, None]},
-    **dict.fromkeys(("request_bytes", "response_bytes", "input_tokens", "output_tokens", "max_tokens"), _COUNT),
+    **dict.fromkeys(COUNTS, _COUNT),
 }
 
 

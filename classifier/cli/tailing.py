@@ -20,13 +20,13 @@ from classifier.cli.files import check_spared, complete_or_nothing
 from classifier.cli.replaying import Service, Unreachable
 from classifier.cli.terminal import say
 from classifier.errors import BotsieveError, InputError
-from classifier.events import VERDICTS
+from classifier.events import MAX_COUNT, VERDICTS
+from classifier.logs.lines import MAX_LINE
 
 GROUP = 256
 """Most completions in a request."""
 POLL_S = 0.2
 LONGEST_WAIT_S = 30.0
-MAX_LINE = 1 << 20
 _IDS = ("botsieve_id", "x-botsieve-id", "x_botsieve_id")
 
 
@@ -89,7 +89,7 @@ def _whole(value: Any) -> int | None:
     if value is None or value == "":
         return None
     number = int(value)
-    if not 0 <= number < 2**53:
+    if not 0 <= number <= MAX_COUNT:
         raise ValueError("no count")
     return number
 

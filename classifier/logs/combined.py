@@ -22,7 +22,7 @@ import polars as pl
 import pyarrow as pa
 
 from classifier.errors import LogError
-from classifier.events import EVENT_SCHEMA
+from classifier.events import EVENT_SCHEMA, MAX_COUNT
 from classifier.logs import exact, stamps
 from classifier.logs.batch import Batch, of_block
 from classifier.logs.lines import Block, IntArray
@@ -42,7 +42,6 @@ _SCHEMA = dict.fromkeys(_NAMES, pl.String)
 _SIMPLE_TIME = r'^(?: "[^"\\]*")* (?:rt=|request_time=)?([0-9]+\.[0-9]{3})(?: [^\n]*)?$'
 _ANY_TIME = r'^(?: "[^"]*"| [^ "]*)*? (?:rt=|request_time=)?([0-9]+\.[0-9]{3})(?: .*)?$'
 _ABSOLUTE = r"^[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*"
-_MAX_SIZE = 2**53 - 1
 BAD_STAMP = "time is no such day or hour"
 
 
@@ -178,7 +177,7 @@ def _typed(lines: pl.DataFrame) -> tuple[pl.DataFrame, Any]:
             "method": lines["method"],
             "path": _paths(lines),
             "status": lines["status"].cast(pl.Int64),
-            "response_bytes": size.set(size > _MAX_SIZE, None) if (size > _MAX_SIZE).any() else size,
+            "response_bytes": size.set(size > MAX_COUNT, None) if (size > MAX_COUNT).any() else size,
             "duration": lines["request_time"].cast(pl.Float64, strict=False),
             "referer": _absent(lines["referer"]),
             "user_agent": _absent(lines["agent"]),

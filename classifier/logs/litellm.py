@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from classifier.events import MICROSECONDS, Event, microseconds
+from classifier.events import LATEST_S, MAX_COUNT, MICROSECONDS, Event, microseconds
 
 _PATHS = {
     "completion": "/v1/chat/completions",
@@ -36,7 +36,6 @@ _PATHS = {
     "rerank": "/v1/rerank",
 }
 _USER_AGENT_TAG = "User-Agent: "
-_LATEST = 9_214_646_400
 _Time = float | int | str
 
 
@@ -119,7 +118,7 @@ def _time(time: _Time, name: str) -> _Time:
     """Return a time as events have it: text without an offset is UTC."""
     try:
         if not isinstance(time, str):
-            if 0 < time < _LATEST:
+            if 0 < time < LATEST_S:
                 return time
         else:
             stamp = datetime.fromisoformat(time)
@@ -173,7 +172,7 @@ def max_tokens_of(parameters: Any) -> int | None:
         return None
     for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
         value = parameters.get(name)
-        if type(value) is int and 0 <= value < 2**53:
+        if type(value) is int and 0 <= value <= MAX_COUNT:
             return value
     return None
 

@@ -14,17 +14,29 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from classifier.events import EVENT_SCHEMA, MAX_DURATION_S, REQUIRED, VERDICTS, Event, check
+from classifier.events import (
+    COUNTS,
+    EVENT_SCHEMA,
+    LATEST_ACCOUNT_S,
+    LATEST_S,
+    MAX_COUNT,
+    MAX_DURATION_S,
+    MICROSECONDS,
+    REQUIRED,
+    VERDICTS,
+    Event,
+    check,
+)  # fmt: skip
 from classifier.logs.address import MAX_LENGTH, client_address
 
-MAX_TIME_US = 9_214_646_400_000_000
-_COUNTS = ("request_bytes", "response_bytes", "input_tokens", "output_tokens", "max_tokens")
+_LATEST_US = LATEST_S * MICROSECONDS
+_BEFORE_LATEST = float(np.nextafter(LATEST_ACCOUNT_S, 0))
 _BOUNDS: dict[str, tuple[float, float]] = {
-    "time": (1, MAX_TIME_US - 1),
+    "time": (1, _LATEST_US - 1),
     "duration": (0.0, MAX_DURATION_S),
     "status": (0, 999),
-    "account_created": (float(np.nextafter(-1e11, 0)), float(np.nextafter(1e11, 0))),
-    **dict.fromkeys(_COUNTS, (0, 2**53 - 1)),
+    "account_created": (-_BEFORE_LATEST, _BEFORE_LATEST),
+    **dict.fromkeys(COUNTS, (0, MAX_COUNT)),
 }
 BAD_TIME = "time is not in the years 1970 to 2261 (is it in Unix seconds?)"
 _PLAIN = np.isin(np.arange(256), np.frombuffer(b"0123456789.", np.uint8))
@@ -106,7 +118,7 @@ def _reason(row: dict[str, Any]) -> str:
         if row[name] is None:
             return f"{name} is missing"
     try:
-        if not 0 < row["time"] < MAX_TIME_US:
+        if not 0 < row["time"] < _LATEST_US:
             return BAD_TIME
         check(Event(**row))
         client_address(row["ip"])
