@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,10 +30,10 @@ from classifier.traffic.service import Service
 from classifier.traffic.simulation import FIRST_HOUR, START, generator
 from classifier.traffic.woven import WovenScene
 from classifier.whatif.causal import ROUNDS
-from classifier.whatif.comparison import LOAD, Outcome
+from classifier.whatif.comparison import LOAD, NONE
 from classifier.whatif.drawing import plot
 from classifier.whatif.run import Options, WhatIf, what_if
-from classifier.whatif.server import SPEED, Server
+from classifier.whatif.server import Server
 from classifier.whatif.solving import Solving
 from classifier.whatif.telling import COLUMNS, as_any, cells, page
 from classifier.whatif.traffic import Traffic
@@ -45,7 +45,6 @@ HOSTS = {"request_flood": 40}
 EACH = 40
 """Requests of one attacker, where the family is not of few hosts."""
 MOST_REQUESTS = 600_000
-I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,7 @@ def flooded(clients: int, seed: int, family: str, grade: str, times: float, by: 
     if by == "tokens":
         factor = times * _tokens(meanwhile) / max(_tokens(attack), 1.0)
         attack = _attack(own, clients, seed, family, grade, round(min(wanted * factor, MOST_REQUESTS)))
-    whole = pa.concat_tables([own, attack]).combine_chunks()
-    order = np.argsort(whole.column("time").to_numpy(), kind="stable")
-    return Scenario(f"{family}:{grade}", whole.take(pa.array(order)).cast(EVENT_SCHEMA), begin - first, grade)
+    return Scenario(f"{family}:{grade}", _by_time([own, attack]), begin - first, grade)
 
 
 def surged(clients: int, seed: int, times: float) -> Scenario:
@@ -86,25 +83,18 @@ def surged(clients: int, seed: int, times: float) -> Scenario:
     own = honest(clients, seed, span)
     first = own.column("time")[0].as_py() / MICROSECONDS
     service, place = _place(clients, seed, span)
-    shares = legitimate.KINDS["newcomer"]
-    share = getattr(shares, "share", None) or shares[0]
-    usual = share * clients / max(span / 3600.0, 1.0)
-    moment = type(place)(**{**place.__dict__, "surge": BEFORE_S})
-    parts = []
-    for number in range(round(times * usual)):
+    place = replace(place, surge=BEFORE_S)
+    parts = [own]
+    for number in range(legitimate.surge_size(clients, span, times)):
         rng = generator(seed, "client", "surge", number)
-        for flow in legitimate.KINDS["newcomer"][1](moment, rng):
+        for flow in legitimate.writer("newcomer")(place, rng):
             parts.append(service.render(_from(flow, BEFORE_S, rng), rng))
-    whole = pa.concat_tables([own, *parts]).combine_chunks()
-    order = np.argsort(whole.column("time").to_numpy(), kind="stable")
-    kept = _between(whole.take(pa.array(order)).cast(EVENT_SCHEMA), START, START + span)
+    kept = _between(_by_time(parts), START, START + span)
     return Scenario(f"surge {times:g}x", kept, START + BEFORE_S - first, "none")
 
 
 def _from(flow: Flow, low: float, rng: np.random.Generator) -> Flow:
     """Shift a newcomer who came outside the surge into its hour."""
-    from dataclasses import replace
-
     start = float(flow.times.min())
     shift = 0.0 if start >= low else low + 3600.0 * rng.beta(1.2, 2.5) - start
     return replace(flow, times=flow.times + shift)
@@ -122,22 +112,26 @@ def _attack(own: pa.Table, clients: int, seed: int, family: str, grade: str, req
     rng = generator(seed, "flood", family, grade)
     attackers = HOSTS.get(family, max(requests // EACH, 10))
     scene: Scene
-    if (
-        grade == "mimic"
-    ):  # replays clients of the log, at their own times: ten of each, of which the flood's part counts
+    if grade == "mimic":
+        # It replays clients of the log, at their own times: ten of each, of which the flood's part counts.
         scene, effort = WovenScene(own, rng), Effort(attackers, round(requests * span / FLOOD_S), 0.0, span)
     else:
         service, _ = _place(clients, seed, span)
         service.taken = set(own.column("ip").unique().to_pylist())
         scene, effort = service, Effort(attackers, requests, BEFORE_S, span)
-    kind = families()[family](grade)
-    write = getattr(kind, "campaign", kind.flows)
-    parts = [scene.render(flow, rng) for flow in write(scene, effort, rng) if len(flow)]
+    flows = families()[family](grade).campaign(scene, effort, rng)
+    parts = [scene.render(flow, rng) for flow in flows if len(flow)]
     attack = _between(pa.concat_tables(parts).combine_chunks().cast(EVENT_SCHEMA), START + BEFORE_S, START + span)
     if attack.num_rows > 1.1 * requests:
         kept = np.sort(rng.choice(attack.num_rows, requests, replace=False))
         attack = attack.take(pa.array(kept))
     return attack
+
+
+def _by_time(parts: list[pa.Table]) -> pa.Table:
+    whole = pa.concat_tables(parts).combine_chunks()
+    order = np.argsort(whole.column("time").to_numpy(), kind="stable")
+    return whole.take(pa.array(order)).cast(EVENT_SCHEMA)
 
 
 def _between(events: pa.Table, low: float, high: float) -> pa.Table:
@@ -168,27 +162,22 @@ def played(scenario: Scenario, model: Model, threads: int = 2, explain: bool = F
     def solved(traffic: Traffic) -> npt.NDArray[np.bool_]:
         return solving.solve(traffic.software, traffic.family, traffic.attack)
 
-    options = Options(capacity=capacity, speed=SPEED, explain=explain, begins=scenario.begins, rounds=rounds)
+    options = Options(capacity=capacity, explain=explain, begins=scenario.begins, rounds=rounds)
     return what_if([events], watched.score, watched.budget, solving, options, solved, watched.situation, watched.policy)
 
 
 def lines(name: str, found: WhatIf) -> list[list[str]]:
     """Return a row of text for each defence."""
-    bare = next(o for o in found.outcomes if o.name == "no defence")
+    bare = next(one for one in found.outcomes if one.name == NONE)
     requests = f"{bare.attack / max(bare.legitimate, 1):.1f}x requests"
     return [[name, requests, one.name, *cells(one), f"{100 * one.touched:.3f} %"] for one in found.outcomes]
-
-
-def of(found: WhatIf, name: str) -> Outcome:
-    """Return the outcome behind a defence."""
-    return next(one for one in found.outcomes if one.name == name)
 
 
 def main() -> None:
     """Play every flood, then the surge, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", type=Path, required=True)
-    parser.add_argument("--families", default=",".join(name for name in FLOODS if name in families()))
+    parser.add_argument("--families", default=",".join(FLOODS))
     parser.add_argument("--grades", default=",".join(GRADES))
     parser.add_argument("--times", type=float, default=10.0)
     parser.add_argument("--by", choices=("requests", "tokens"), default="requests")
