@@ -26,6 +26,8 @@ log = logging.getLogger("botsieve.serving")
 TRUST_AFTER_S = 60.0
 TOGETHER = 16
 """Rows of a turn: what a call costs beside its rows is then shared by enough of them."""
+MOST_ASIDE = 1024
+"""Rows that go to the scorer at once when it runs in the thread."""
 MOST_CALLS = 64
 """Calls that wait for the thread; whoever comes then is late at once."""
 
@@ -57,17 +59,11 @@ class Batcher:
         gate: Gate,
         deadline_s: float,
         *,
-        together: int = TOGETHER,
-        most: int = 1024,
         clock: Callable[[], float] = time.perf_counter,
         judge: Callable[[Sequence[Arrival]], Judged] | None = None,
     ) -> None:
-        """Answer through `gate`, about `together` rows a turn; at most `most` at once go to the scorer when it runs aside.
-
-        `judge` replaces the gate's, for tests.
-        """
+        """Answer through `gate`. `judge` replaces the gate's, for tests."""
         self._gate, self._deadline, self._clock = gate, deadline_s, clock
-        self._together, self._most = together, most
         self._judge = judge or gate.judge
         self._waiting: list[_Waiting] = []
         self._rows = 0  # of those who wait
@@ -99,7 +95,7 @@ class Batcher:
 
     def _gather(self, before: int) -> None:
         """Flush once a turn has brought nobody else, or there are enough: each turn looks at the sockets, and does not wait."""
-        if before < self._rows < self._together:
+        if before < self._rows < TOGETHER:
             asyncio.get_running_loop().call_soon(self._gather, self._rows)
         else:
             self._flush()
@@ -107,7 +103,7 @@ class Batcher:
     def _flush(self) -> None:
         """Take what one turn can take. What is left goes on in the next, after these answers and before who comes then."""
         aside = bool(self._calls) or self._clock() < self._suspect_until
-        taken = _most_of(self._waiting, self._most if aside else self._together)
+        taken = _most_of(self._waiting, MOST_ASIDE if aside else TOGETHER)
         part, self._waiting = self._waiting[:taken], self._waiting[taken:]
         self._rows -= sum(len(group) for group, _, _ in part)
         if self._waiting:

@@ -60,7 +60,7 @@ FILE_BYTES = 128 << 20
 """Bytes of a segment after which it becomes a file: how long the texts are is up to clients."""
 GROUP_BYTES = 16 << 20
 """Bytes of a row group; a file is turned into another one group at a time."""
-FLUSH_S = 1.0
+FLUSH_S, FILE_S = 1.0, 3600.0
 BELIEVED_S = 86_400.0
 """By how much the machine's clock may be ahead of the newest file where old ones are removed."""
 PART, WRITING = ".part", ".writing"
@@ -87,17 +87,16 @@ class Journal:
         days: float,
         pseudonyms: bool = False,
         rows_per_file: int = 262_144,
-        file_s: float = 3600.0,
     ) -> None:
         """Begin a journal in a folder, which is made where it is missing, and finish what an earlier start left.
 
         `run` names this start and `first` is its first serial number; `now` gives Unix seconds. `tally` counts rows
         "written", "dropped" and "failed". Files older than `days` are removed; one is finished at `rows_per_file` or
-        `FILE_BYTES`, or after `file_s`. Raises OSError where the folder cannot be made.
+        `FILE_BYTES`, or after `FILE_S`. Raises OSError where the folder cannot be made.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._run, self._first, self._now, self._tally = folder, run, first, now, tally
-        self._days, self._pseudonyms, self._most, self._longest = days, pseudonyms, rows_per_file, file_s
+        self._days, self._pseudonyms, self._most = days, pseudonyms, rows_per_file
         self._schema = TRANSITIONS.with_metadata(metadata(run, first))
         self._rows: list[tuple[Any, ...]] = []
         # Rows and characters given to the thread, and done with by it: each is counted by one side.
@@ -212,9 +211,7 @@ class Journal:
             self._settled_characters += characters
         segment = self._segment
         if segment is not None and (
-            segment.rows >= self._most
-            or segment.bytes >= FILE_BYTES
-            or time.monotonic() - segment.began >= self._longest
+            segment.rows >= self._most or segment.bytes >= FILE_BYTES or time.monotonic() - segment.began >= FILE_S
         ):
             self._rotate()
 

@@ -20,9 +20,7 @@ PAUSE_S = 0.002
 class Keeper:
     """Writes snapshots of one gate: between requests at an interval, and at once when the service stops."""
 
-    def __init__(
-        self, gate: Gate, snapshots: Snapshots, now: Callable[[], float], written: float | None = None
-    ) -> None:
+    def __init__(self, gate: Gate, snapshots: Snapshots, now: Callable[[], float], written: float | None) -> None:
         """Keep the state of `gate`; `written` is when the snapshot was that it goes on from, Unix s."""
         self._gate, self._snapshots, self._now = gate, snapshots, now
         self._newest = now() if written is None else written

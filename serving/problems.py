@@ -38,7 +38,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         }
 
 
-async def respond(send: Send, status: int, body: bytes, headers: Headers = (JSON,)) -> None:
+async def respond(send: Send, status: int, body: bytes, headers: Headers) -> None:
     """Send a whole answer."""
     size = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, size]})

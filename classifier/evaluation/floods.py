@@ -20,7 +20,7 @@ def scenarios(plan: Plan) -> Iterator[Scenario]:
     yield surged(plan.flood_clients, SEED, TIMES)
 
 
-def floods(plan: Plan, model: Model, step: Callable[[str], None] = lambda _: None) -> list[dict[str, Any]]:
+def floods(plan: Plan, model: Model, step: Callable[[str], None]) -> list[dict[str, Any]]:
     """Return a row for each scenario and defence: shares of legitimate requests by what became of them."""
     rows = []
     for scenario in scenarios(plan):

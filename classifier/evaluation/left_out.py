@@ -28,8 +28,8 @@ def left_out(
     test: Requests,
     limit: float,
     resamples: int,
-    families: Sequence[str] | None = None,
-    step: Callable[[str], None] = lambda _: None,
+    families: Sequence[str] | None,
+    step: Callable[[str], None],
 ) -> dict[str, Any]:
     """Return recall seen and left out for each of `families` (all if None) by grade, and for each grade by family."""
     data, judged = grown(train, GROWN), kept(test, evenly(test, JUDGED))

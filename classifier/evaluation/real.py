@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,16 +15,16 @@ SHOWN = (certh.PROTOCOL, certh.VARIANTS[4])
 ABSENT = "the data are not at {path} (data/README.md says where to get them)"
 
 
-def web_sessions(forest: Forest, path: Path = certh.REQUESTS) -> dict[str, Any]:
+def web_sessions(forest: Forest) -> dict[str, Any]:
     """Return areas under the ROC curve of human against bot sessions, or why there are none.
 
     Learnt: features of the client itself, trained on other sessions of the set, five folds. Transferred: the own part of the
     shipped forest, which has seen simulated traffic only, on the same sessions as they are.
     """
-    if not path.is_file():
-        return {"skipped": ABSENT.format(path=path)}
-    found = [{"how": f"learnt, {variant.name}", **_areas(certh.measure(variant, path))} for variant in SHOWN]
-    requests = certh.read(path)
+    if not certh.REQUESTS.is_file():
+        return {"skipped": ABSENT.format(path=certh.REQUESTS)}
+    found = [{"how": f"learnt, {variant.name}", **_areas(certh.measure(variant, certh.REQUESTS))} for variant in SHOWN]
+    requests = certh.read(certh.REQUESTS)
     labels = certh.labels_of(requests)
     scores = []
     for seed in certh.SEEDS:
@@ -46,12 +45,12 @@ def _areas(found: certh.Areas) -> dict[str, dict[str, float]]:
     }
 
 
-def prompt_sources(folder: Path = prompts.DATA) -> dict[str, Any]:
+def prompt_sources() -> dict[str, Any]:
     """Return the prompt score's figures source by source, neither source seen in training, or why there are none."""
-    if not folder.is_dir():
-        return {"skipped": ABSENT.format(path=folder)}
+    if not prompts.DATA.is_dir():
+        return {"skipped": ABSENT.format(path=prompts.DATA)}
     rows = []
-    for malicious, row in prompts.leave_one_out(prompts.Trial.of(folder, "report")).items():
+    for malicious, row in prompts.leave_one_out(prompts.Trial.of(prompts.DATA, "report")).items():
         for benign, cell in row.items():
             rows.append(
                 {

@@ -11,7 +11,6 @@ import pandas as pd
 import pyarrow as pa
 
 from classifier.evaluation.traffic import Traffic
-from classifier.features.engine import DEFAULT_TABLES, Tables
 from classifier.features.stream import clients_of, feature_chunks
 from classifier.model.dataset import WARM_UP_SHARE, Dataset
 from classifier.model.stability import WARM_UP_S
@@ -95,9 +94,9 @@ class Requests:
         )
 
 
-def requests_of(traffic: Traffic, sizes: Tables = DEFAULT_TABLES, threads: int = 2) -> Requests:
+def requests_of(traffic: Traffic, *, threads: int) -> Requests:
     """Run the feature engine over a log."""
-    chunks = list(feature_chunks([traffic.events], sizes=sizes, threads=threads, secret=SECRET))
+    chunks = list(feature_chunks([traffic.events], threads=threads, secret=SECRET))
     order = np.concatenate([chunk.row for chunk in chunks])
     time = traffic.events["time"].to_numpy()
     begin, end = int(time.min()), int(time.max())

@@ -11,8 +11,6 @@ from numba import njit
 from classifier.features import layout as at
 from classifier.features.prepare import Events
 
-_FIRST_ROWS = 1024
-
 
 @njit(cache=True, nogil=True, _nrt=False)
 def _put(rows, serials, time, hashes, values, to_serials, to_time, to_hashes, to_values):  # type: ignore[no-untyped-def]
@@ -29,7 +27,7 @@ def _put(rows, serials, time, hashes, values, to_serials, to_time, to_hashes, to
 class Flight:
     """Arrivals by their serial number. `hashes`, `values` and `serials` have one row for each, and rows that are free."""
 
-    def __init__(self, rows: int = _FIRST_ROWS) -> None:
+    def __init__(self, rows: int) -> None:
         """The first arrival makes room for `rows`, in memory that is taken up as it is used; more are copied to twice as much."""
         self._first_rows = rows
         self._row_of: dict[int, int] = {}

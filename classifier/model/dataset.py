@@ -82,8 +82,8 @@ class Dataset:
         return pd.DataFrame({name: getattr(self, name) for name in columns})
 
 
-def remembered(source: Source, most_bytes: int = REMEMBERED_BYTES) -> Source:
-    """Return a source that reads the log of `source` once if its events fit into `most_bytes`, and anew each time if not."""
+def remembered(source: Source) -> Source:
+    """Return a source that reads the log of `source` once if its events fit into `REMEMBERED_BYTES`, else anew each time."""
     kept: list[pa.Table] = []
 
     def tables() -> Iterator[pa.Table]:
@@ -93,7 +93,7 @@ def remembered(source: Source, most_bytes: int = REMEMBERED_BYTES) -> Source:
         read, size = [], 0
         for table in source():
             size += table.nbytes
-            if size <= most_bytes:
+            if size <= REMEMBERED_BYTES:
                 read.append(table)
             else:
                 read.clear()

@@ -54,7 +54,7 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain_client(model: Model, tables: Iterable[pa.Table], client: str, *, threads: int = 1) -> Explanation:
+def explain_client(model: Model, tables: Iterable[pa.Table], client: str, *, threads: int) -> Explanation:
     """Score a log and explain one of its clients (an account, or an address where there is none).
 
     The whole log goes through the engine, since a client is also judged by the company it keeps. Raises InputError if

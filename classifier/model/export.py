@@ -50,7 +50,7 @@ def export_model(
     calibration: tuple[float, float],
     clip: float,
     natural_rows: FloatRows,
-    n_features: int | None = None,
+    n_features: int,
 ) -> Exported:
     """Build the graphs of a rounded two-part model and return them only once they are proved equal to LightGBM.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -69,15 +69,13 @@ def read_prompts(folder: Path) -> list[Prompt]:
     return prompts
 
 
-def own_prompts(
-    seed: int, attacks: Collection[int] = SEEN, benign: Collection[int] = EVERY, scale: float = 1.0
-) -> list[Prompt]:
-    """Draw prompts of our own from these thirds of the families of attacks and of harmless prompts (`OWN` times scale)."""
+def own_prompts(seed: int, scale: float = 1.0) -> list[Prompt]:
+    """Draw prompts of our own, `OWN` times scale: of the families of attacks that may train, and of every harmless one."""
     rng = np.random.default_rng(seed)
     drawn = []
     for kind, count in OWN.items():
         malicious = kind in MALICIOUS
-        for sample in samples(rng, kind, attacks if malicious else benign, round(count * scale)):
+        for sample in samples(rng, kind, SEEN if malicious else EVERY, round(count * scale)):
             drawn.append(Prompt(sample.text, malicious, kind, f"own: {sample.family}"))
     return drawn
 

@@ -123,7 +123,7 @@ def train(prompts: Sequence[Prompt], c: float = INVERSE_REGULARISATION) -> Promp
     return calibrated(fitted(windows, malicious, np.ones(len(prompts), bool), c), scores, malicious)
 
 
-def corpus(folder: Path, sources: str = "shippable") -> list[Prompt]:
+def corpus(folder: Path, sources: str) -> list[Prompt]:
     """Return what to train on: our own prompts, and those of the public sets (`shippable` or `all`)."""
     public = read_prompts(folder)
     if sources == "shippable":

@@ -67,9 +67,7 @@ class Reliability:
             return BinShares(total, sums / total, masses[0] / total)
 
 
-def equal_mass_bins(
-    probability: Floats, malicious: npt.NDArray[np.bool_], prior: float, requests: Floats, bins: int = ECE_BINS
-) -> Places:
+def equal_mass_bins(probability: Floats, malicious: npt.NDArray[np.bool_], prior: float, requests: Floats) -> Places:
     """Return bins of equal mass after weighting to the prior, intp[n]; equal probabilities share a bin.
 
     `requests` float64[n] is how many requests each row stands for.
@@ -77,7 +75,7 @@ def equal_mass_bins(
     weight = requests * np.where(malicious, prior / requests[malicious].sum(), (1 - prior) / requests[~malicious].sum())
     order = np.argsort(probability, kind="stable")
     mass = np.cumsum(weight[order])
-    edges = probability[order][np.searchsorted(mass, np.arange(1, bins) / bins).clip(max=len(order) - 1)]
+    edges = probability[order][np.searchsorted(mass, np.arange(1, ECE_BINS) / ECE_BINS).clip(max=len(order) - 1)]
     return np.searchsorted(np.unique(edges), probability, side="left")
 
 

@@ -13,6 +13,8 @@ from classifier.policy import unresolved
 Tone = Literal["good", "fair", "poor"]
 CAUGHT = ((0.95, "Catches nearly all attackers"), (0.8, "Catches most attackers"), (0.5, "Catches many attackers"))
 """Least share of attackers acted on, and how that is called; below it, "few"."""
+MOST_STRETCHES = 6
+"""Stretches of a log that a terminal is told of."""
 
 
 class ThresholdValues(TypedDict):
@@ -30,10 +32,10 @@ class Verdict(NamedTuple):
     sentences: list[str]
 
 
-def percent(share: float | None, absent: str = "–") -> str:
+def percent(share: float | None) -> str:
     """Write a share as a percentage with about two digits of its distance from 0 or 1."""
     if share is None:
-        return absent
+        return "–"
     rest = 100 * min(abs(share), abs(1 - share))
     digits = 0 if rest < 1e-9 or rest >= 9.95 else min(max(0, 1 - math.floor(math.log10(rest))), 4)
     return f"{100 * share:.{digits}f} %"
@@ -86,12 +88,14 @@ def situation_rows(stretches: list[dict[str, Any]]) -> list[dict[str, str]]:
     return rows
 
 
-def situation_lines(stretches: list[dict[str, Any]], most: int = 6) -> list[str]:
+def situation_lines(stretches: list[dict[str, Any]]) -> list[str]:
     """Return what a terminal says of the stretches: those that are not calm, and how many more there are."""
     rows = [row for row in situation_rows(stretches) if row["state"] != "calm"]
-    lines = [f"{row['state']}, {row['when']} UTC ({row['minutes']} min): {row['evidence']}." for row in rows[:most]]
-    if len(rows) > most:
-        lines.append(f"… and {len(rows) - most} more such stretches.")
+    lines = [
+        f"{row['state']}, {row['when']} UTC ({row['minutes']} min): {row['evidence']}." for row in rows[:MOST_STRETCHES]
+    ]
+    if len(rows) > MOST_STRETCHES:
+        lines.append(f"… and {len(rows) - MOST_STRETCHES} more such stretches.")
     return lines or (["botsieve saw neither a surge nor an attack of the whole service."] if stretches else [])
 
 

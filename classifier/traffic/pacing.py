@@ -56,7 +56,7 @@ def timer(rng: np.random.Generator, start: float, end: float, period: float, jit
     return np.sort(start + period * (np.arange(n) + rng.random(n) * jitter))
 
 
-def thoughts(rng: np.random.Generator, n: int, median: float, sigma: float = 0.9) -> F64:
+def thoughts(rng: np.random.Generator, n: int, median: float, sigma: float) -> F64:
     """Draw n log-normal think times in s: what passes between two requests of a person."""
     return rng.lognormal(math.log(median), sigma, n)
 

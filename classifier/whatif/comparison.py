@@ -109,15 +109,15 @@ def check_enough(traffic: Traffic, begins: float) -> None:
         )
 
 
-def capacity_for(traffic: Traffic, begins: float, server: Server, load: float = LOAD) -> float:
-    """Return the capacity, tokens/s, at which the busiest hour of legitimate requests after `begins` makes this load."""
+def capacity_for(traffic: Traffic, begins: float, server: Server) -> float:
+    """Return the capacity, tokens/s, at which the busiest hour of legitimate requests after `begins` makes `LOAD`."""
     ours = traffic.legitimate & (traffic.time >= begins)
     work = server.work(traffic.input_tokens, traffic.output_tokens)[ours]
     length = traffic.span - begins
     hours = max(int(length // 3600), 1)
     width = length / hours
     place = np.minimum(((traffic.time[ours] - begins) // width).astype(np.int64), hours - 1)
-    return float(np.bincount(place, work).max() / width / load)
+    return float(np.bincount(place, work).max() / width / LOAD)
 
 
 def enough_capacity(traffic: Traffic, defence: Defence, setup: Setup) -> int:

@@ -25,17 +25,17 @@ class Row(NamedTuple):
 class NewestRows:
     """One seat a client, by its keyed hash; who comes later to the same seat takes it. About 5 MB."""
 
-    def __init__(self, seats: int = SEATS) -> None:
-        self._rows = np.zeros((seats, len(FEATURES)), np.float32)
-        self._client, self._time = np.zeros(seats, np.uint64), np.zeros(seats, np.int64)
-        self._raw = np.zeros(seats, np.float32)
-        self._taken = np.zeros(seats, bool)
+    def __init__(self) -> None:
+        self._rows = np.zeros((SEATS, len(FEATURES)), np.float32)
+        self._client, self._time = np.zeros(SEATS, np.uint64), np.zeros(SEATS, np.int64)
+        self._raw = np.zeros(SEATS, np.float32)
+        self._taken = np.zeros(SEATS, bool)
 
     def follow(self, batch: Batch) -> None:
         """Keep the newest row of each client; in a flood, of some clients."""
         some = batch.some
         client = some.client
-        seat = (client % np.uint64(len(self._taken))).astype(np.intp)
+        seat = (client % np.uint64(SEATS)).astype(np.intp)
         # The newest of each seat: the first one from behind.
         seats, behind = np.unique(seat[::-1], return_index=True)
         places = len(some) - 1 - behind
@@ -47,7 +47,7 @@ class NewestRows:
     def of(self, client: str) -> Row | None:
         """Return the row of a client (16 hex digits); None if its seat is another's."""
         number = int(client, 16)
-        seat = number % len(self._taken)
+        seat = number % SEATS
         if not self._taken[seat] or int(self._client[seat]) != number:
             return None
         return Row(self._rows[seat].copy(), int(self._time[seat]), float(self._raw[seat]))
@@ -59,6 +59,6 @@ class NewestRows:
     def forget(self, clients: Collection[str]) -> None:
         """Clear the seats of clients."""
         for client in clients:
-            seat = int(client, 16) % len(self._taken)
+            seat = int(client, 16) % SEATS
             if int(self._client[seat]) == int(client, 16):
                 self._rows[seat], self._client[seat], self._taken[seat] = 0.0, 0, False

@@ -9,16 +9,15 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from classifier.features.spec import FEATURES
+from classifier.evaluation.judging import OWN
 
-OWN = [column for column, feature in enumerate(FEATURES) if feature.part == "own"]
 TREES, SAMPLES, BLOCK = 100, 1024, 100_000
 
 
 class Isolation:
     """Fitted on legitimate rows float32[n, features]."""
 
-    def __init__(self, legitimate: npt.NDArray[np.float32], seed: int = 0, threads: int = 2) -> None:
+    def __init__(self, legitimate: npt.NDArray[np.float32], seed: int, threads: int) -> None:
         from sklearn.ensemble import IsolationForest
 
         own = legitimate[:, OWN]
