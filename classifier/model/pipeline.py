@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 from msgspec.structs import replace as with_changes
 
@@ -32,6 +34,7 @@ from classifier.model.evaluate import evaluate
 from classifier.model.export import export_model
 from classifier.model.families import FAMILY_FILE, Families
 from classifier.model.family_training import agreement, families_of
+from classifier.model.forest import Forest
 from classifier.model.metrics import Metrics
 from classifier.model.reference import reference_histograms
 from classifier.model.report import ReportMeta, report_page
@@ -46,6 +49,8 @@ MOVED_BY_WEAVING = "everyone"
 """What a model of woven traffic leaves out: how busy the whole service is tells there when the campaigns were planned."""
 MOST_NAMED = 50
 """Suspicious clients that the report names."""
+MOST_EXPLAINED = 20_000
+"""Held-out requests acted on whose reasons the report counts."""
 LIBRARIES = ("lightgbm", "numpy", "numba", "pandas", "pyarrow", "onnx", "scikit-learn")
 
 
@@ -225,25 +230,12 @@ def _finish(
     forest = graphs.forest
     with tell.bar("learning to tell the families apart"):
         families = families_of(data, trained, threads=options.threads or 1, seed=options.seed)
+    manifest = _manifest(options, data, trained, sizes, tuple(seen), forest.n_trees)
     test = data.take(trained.split.test)
-    names = [FEATURES[column].reason for column in trained.columns]
     called: dict[str, int] = {}
     metrics, page = None, "<!doctype html><title>botsieve</title><p>No held-out requests to evaluate on.</p>"
-    manifest = _manifest(options, data, trained, sizes, tuple(seen), forest.n_trees)
     if test.malicious.any() and not test.malicious.all():
-        frame = test.frame()
-        frame["raw"] = trained.boosters.raw(np.ascontiguousarray(rows[trained.split.test]), trained.clip).astype(
-            np.float32
-        )
-        frame["probability"] = calibration.probability(frame["raw"].to_numpy()).astype(np.float32)
-        raw = frame["raw"].to_numpy()
-        frame["decision"] = decide_batch(raw, frame["probability"].to_numpy(), trained.thresholds).verdicts()
-        explain = Explainer(forest, names, trained.clip)
-        acted = np.flatnonzero(frame["decision"].to_numpy() != "allow")[:20_000]
-        reasons = np.full(len(frame), "", dtype=object)
-        for place, found in zip(acted, explain.reasons(rows[trained.split.test][acted]), strict=True):
-            reasons[place] = " ".join(found)
-        frame["reasons"] = reasons
+        frame = _judged(test, rows[trained.split.test], trained, forest)
         if families is not None:
             named = Families(families.SerializeToString())
             called = agreement(named, test, frame["decision"].to_numpy() != "allow", trained.columns)
@@ -273,6 +265,23 @@ def _finish(
     if metrics:
         tell.result(metrics, manifest)
     return bundle
+
+
+def _judged(test: Dataset, rows: npt.NDArray[np.float32], trained: Trained, forest: Forest) -> pd.DataFrame:
+    """Return what an evaluation needs of held-out requests: scores and decisions, and reasons of those acted on.
+
+    rows float32[n, columns], the features that the model takes.
+    """
+    frame = test.frame()
+    raw = trained.boosters.raw(np.ascontiguousarray(rows), trained.clip).astype(np.float32)
+    probability = trained.calibration.probability(raw).astype(np.float32)
+    decisions = decide_batch(raw, probability, trained.thresholds).verdicts()
+    explain = Explainer(forest, [FEATURES[column].reason for column in trained.columns], trained.clip)
+    acted = np.flatnonzero(decisions != "allow")[:MOST_EXPLAINED]
+    reasons = np.full(len(frame), "", dtype=object)
+    for place, found in zip(acted, explain.reasons(rows[acted]), strict=True):
+        reasons[place] = " ".join(found)
+    return frame.assign(raw=raw, probability=probability, decision=decisions, reasons=reasons)
 
 
 def _left_out(data: Dataset, trained: Trained) -> list[str]:
