@@ -165,9 +165,7 @@ def create_app(
     audit = Lines(settings.state, "audit", wall)
     switch = Switch(settings)
     gate.mode_override = switch.read()
-    labels = Lines(
-        settings.journal or settings.state, "labels", wall
-    )  # beside the journal, where training looks for them
+    labels = Lines(settings.journal or settings.state, "labels", wall)  # beside the journal: training looks there
     app.include_router(routes.router(gate, app.metrics, app.access, audit))
     challenges, pages = challenging.attach(gate, now, challenging.signing_secret(secret))
     app.closers.append(challenges.close)

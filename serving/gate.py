@@ -268,12 +268,11 @@ class Gate:
         self._last_arrival = (self._clock, -1)  # time, serial
         self._kept: OrderedDict[int, Decided] = OrderedDict()
         serials, events = self.engine.pending()
+        # When those in flight arrived, µs.
         self._open: dict[int, int] = dict(zip(serials.tolist(), events.time.tolist(), strict=True))
-        # of those in flight: when they arrived, µs
         self._completing: Event | None = None
-        self._failing: tuple[float, float] | None = (
-            None  # first and newest answer of the fail mode since one of the model
-        )
+        # First and newest answer of the fail mode since one of the model.
+        self._failing: tuple[float, float] | None = None
 
     # --- what is loaded --------------------------------------------------------------------------------------------------
 
@@ -303,13 +302,7 @@ class Gate:
         nobody = Engine(Tables.for_clients(64)), Clock(0.0, 0.0, 0, 0.0, {})
         scratch = Gate(settings, self.model, bytes(16), lambda: 1.0, restored=nobody)
         event = LiveEvent(
-            ip="192.0.2.1",
-            method="POST",
-            path="/v1/chat/completions",
-            account="a",
-            user_agent="a",
-            prompt="Hello",
-            model="m",
+            "192.0.2.1", "POST", "/v1/chat/completions", account="a", user_agent="a", prompt="Hello", model="m"
         )
         for together in (1, 2):
             arrivals = scratch.arrive_all(scratch.prepare([msgspec.structs.replace(event) for _ in range(together)]))
@@ -414,19 +407,15 @@ class Gate:
             )  # fmt: skip
         return arrivals
 
-    def arrive(self, pending: Pending, live: Live | None = None) -> Arrival:
-        """Record an arrival."""
-        return self.arrive_all([pending], None if live is None else [live])[0]
-
     def judge(self, arrivals: Sequence[Arrival]) -> Judged:
         """Score and explain arrivals in one call. Changes nothing, so it may run in another thread."""
-        return judge_rows(self.model, _rows(arrivals))
+        model, rows = self.model, _rows(arrivals)
+        raw, probability = model.score(rows)
+        return Judged(raw, probability, *model.explained(rows, raw), model)
 
     def answer(self, arrivals: Sequence[Arrival], judged: Judged) -> list[Answer]:
         """Decide about scored arrivals and keep what was decided. Raises ValueError when a score is no number."""
-        if (
-            judged.by is not None and judged.by is not self.model
-        ):  # another model was loaded meanwhile, with its thresholds
+        if judged.by not in (None, self.model):  # another model was loaded meanwhile, with its thresholds
             judged = self.judge(arrivals)
         raws, probabilities = judged.raw.tolist(), judged.probability.tolist()
         policy, thresholds, bundle = self.hooks.decide, self.thresholds, self.bundle
@@ -655,12 +644,6 @@ class Gate:
 
 
 _HEX = frozenset("0123456789abcdef")
-
-
-def judge_rows(model: Judge, rows: npt.NDArray[np.float32]) -> Judged:
-    """Score and explain feature rows, float32[n, features]."""
-    raw, probability = model.score(rows)
-    return Judged(raw, probability, *model.explained(rows, raw), model)
 
 
 def _rows(arrivals: Sequence[Arrival]) -> npt.NDArray[np.float32]:

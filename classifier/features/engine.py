@@ -164,10 +164,12 @@ class Engine:
     def run(self, transitions: Transitions) -> Rows:
         """Move all profiles through the transitions; return float32[arrivals, features], in the order of arrival."""
         t = transitions
-        self._begin(t.time, t.kind)
         out = _rows(len(t.arrivals), self._kinds)
         if not len(t.time):
             return out
+        if self.start is None:
+            self.start = float(t.time[np.argmax(t.kind == at.ARRIVAL)])
+        self.clock = max(self.clock, float(t.time.max()))
         rows = np.full(len(t.events), -1, np.int64)
         rows[t.arrivals] = np.arange(len(t.arrivals))
         common = (
@@ -176,24 +178,15 @@ class Engine:
         if self._shards == 1:
             profile.run(self._kinds, 0, 1, *common, *_scratch(len(t.time)), out)
         else:
+
+            def run_shard(shard: int) -> None:
+                profile.run(self._kinds, shard, self._shards, *common, *_scratch(len(t.time)), out)
+
             with ThreadPoolExecutor(self._threads) as pool:
-                list(
-                    pool.map(
-                        lambda shard: profile.run(
-                            self._kinds, shard, self._shards, *common, *_scratch(len(t.time)), out
-                        ),
-                        range(self._shards),
-                    )
-                )
+                list(pool.map(run_shard, range(self._shards)))
             profile.finish(0, len(t.time), t.kind, t.event, t.events.values, rows, self._ratios, out)
         self.arrivals += len(t.arrivals)
         return out
-
-    def _begin(self, time: npt.NDArray[np.float64], kind: npt.NDArray[np.uint8]) -> None:
-        if len(time) and self.start is None:
-            self.start = float(time[np.argmax(kind == at.ARRIVAL)])
-        if len(time):
-            self.clock = max(self.clock, float(time.max()))
 
     # --- one transition ------------------------------------------------------------------------------------------------
 

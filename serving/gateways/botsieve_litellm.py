@@ -161,9 +161,8 @@ class BotsieveGuardrail(CustomGuardrail):
             return
         status = _status(original_exception)
         if _written(request_data):
-            if (
-                call not in self._shared
-            ):  # of one of several `async_log_failure_event` alone tells, so that none ends twice
+            # Of one of several `async_log_failure_event` alone tells, so that none ends twice.
+            if call not in self._shared:
                 self._ended(call, status)
         elif status in (401, 403):
             refused = _request(original_exception)

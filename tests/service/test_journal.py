@@ -657,7 +657,7 @@ def test_an_end_that_comes_first_is_found(judge: Judge, tmp_path: Path) -> None:
     app = live(judge, tmp_path, now, mode="shadow")
     gate = app.gate
     (pending,) = gate.prepare([Event(0, "1.2.3.4", "GET", "/")])
-    arrival = gate.arrive(pending)
+    (arrival,) = gate.arrive_all([pending])
     now.seconds += 1
     assert gate.complete(Completion(arrival.id, status=200)) == "recorded"
     gate.answer([arrival], gate.judge([arrival]))

@@ -64,7 +64,7 @@ def test_only_an_attack_lets_load_tighten(judge: Judge, state: str, when: str, c
     app = service(judge, Moment(), load_when=when)
     under(app, state)
     pending = app.gate.prepare([LiveEvent(ip="192.0.2.7", method="POST", path="/v1/chat/completions")])
-    arrival = app.gate.arrive(pending[0])
+    (arrival,) = app.gate.arrive_all(pending)
     arrival.live.load = 0.9
     assert app.observer.circumstances(arrival, app.gate.rules.of(arrival.event.path)).load == (0.9 if counts else 0.0)
 
@@ -75,7 +75,7 @@ def test_known_is_who_came_before_the_attack(judge: Judge) -> None:
 
     def comes(account: str) -> bool:
         given = LiveEvent(ip="192.0.2.7", method="POST", path="/v1/chat/completions", account=account)
-        arrival = app.gate.arrive(app.gate.prepare([given])[0])
+        (arrival,) = app.gate.arrive_all(app.gate.prepare([given]))
         arrival.live.load = 0.9
         return app.observer.circumstances(arrival, app.gate.rules.of(arrival.event.path)).known
 
