@@ -25,10 +25,10 @@ import pandas as pd
 import pyarrow as pa
 
 from classifier.errors import InputError
-from classifier.events import EVENT_SCHEMA, JOURNAL_SCHEMA, MICROSECONDS
+from classifier.events import EVENT_SCHEMA, JOURNAL_SCHEMA, MICROSECONDS, clients_of
 from classifier.features.engine import DEFAULT_TABLES
 from classifier.features.spec import FEATURES, NAMES
-from classifier.features.stream import clients_of, feature_chunks
+from classifier.features.stream import feature_chunks
 from classifier.model.apply import SCORES, Model, PerClient, labelled_frame
 from classifier.model.drift import Drift, measure_drift
 from classifier.model.evaluate import evaluate

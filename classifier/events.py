@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 MICROSECONDS = 1_000_000
 LATEST_S = 9_214_646_400
@@ -152,6 +153,11 @@ def table_of(events: Iterable[Event]) -> pa.Table:
     columns = {f.name: pa.array([getattr(e, f.name) for e in rows], f.type) for f in FIELDS[1:]}
     times = pa.array([microseconds(e.time) for e in rows], pa.int64())
     return pa.table({"time": times, **columns}, schema=EVENT_SCHEMA)
+
+
+def clients_of(events: pa.Table) -> pa.ChunkedArray:
+    """Return the client of each event: its account when there is one, else its address."""
+    return pc.coalesce(events.column("account"), events.column("ip"))
 
 
 def records(table: pa.Table) -> Iterator[dict[str, Any]]:

@@ -37,12 +37,13 @@ from typing import Any, Literal, NamedTuple, get_args
 import numpy as np
 import numpy.typing as npt
 
+from classifier.events import MICROSECONDS
 from classifier.features.spec import COLUMN
 from classifier.policy import LegitimateCurve, Thresholds
 
 State = Literal["calm", "surge", "attack", "unsure"]
 STATES: tuple[State, ...] = get_args(State)
-MINUTE_US = 60_000_000
+MINUTE_US = 60 * MICROSECONDS
 WINDOW, DAY, FEWEST = 5, 1440, 30
 """Minutes that are compared, minutes that are remembered, and minutes before anything is said."""
 DEVIATIONS = 6.0
@@ -61,7 +62,7 @@ WORSE, BETTER = 2, 5
 UNUSUAL = 0.05
 """Share of legitimate requests that score at or above the level of unusual ones."""
 CHANGES_KEPT = 256
-RETURNS_US = 6 * 3600 * 1_000_000
+RETURNS_US = 6 * 3600 * MICROSECONDS
 """An attack that comes again within so long is the same one, µs: who came with it has not been here before it."""
 NEW, UNUSUAL_MARK, ACTED, SPREADING, NEW_ACCOUNT = 1, 2, 4, 8, 16
 _SEVERITY = {"calm": 0, "surge": 1, "unsure": 2, "attack": 3}
@@ -208,8 +209,8 @@ class Verdict:
         """Return the form of `/v1/situation` and of reports."""
         return {
             "state": self.state,
-            "since": self.since / 1e6,
-            "onset": self.onset / 1e6,
+            "since": self.since / MICROSECONDS,
+            "onset": self.onset / MICROSECONDS,
             "rule": self.rule,
             "evidence": list(self.evidence),
             "figures": self.figures,

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from classifier.events import MICROSECONDS
 from classifier.features.hashing import SECRET_VARIABLE
 from serving.challenge import ChallengeOptions, Challenges, Described
 from serving.challenge_routes import PageOptions, Pages, challenge_router, wants_page
@@ -27,7 +28,7 @@ def attach(gate: Gate, now: Callable[[], float], secret: bytes | None) -> tuple[
     `secret` signs both, and must be the same after a restart for passes to go on holding; None takes a random one.
     """
     settings = gate.settings
-    moment = (lambda: max(gate.clock, 0) / 1e6) if settings.clock == "event" else now
+    moment = (lambda: max(gate.clock, 0) / MICROSECONDS) if settings.clock == "event" else now
     key = secrets.token_bytes(32) if secret is None else secret
     challenges = Challenges(
         key,
@@ -45,7 +46,7 @@ def attach(gate: Gate, now: Callable[[], float], secret: bytes | None) -> tuple[
 
     def brief(kept: Decided) -> dict[str, Any]:
         assert kept.score is not None  # no fail mode challenges
-        return dict(challenges.brief(Described(kept.id, kept.client, kept.score, kept.time / 1e6)))
+        return dict(challenges.brief(Described(kept.id, kept.client, kept.score, kept.time / MICROSECONDS)))
 
     def made(answer: Answer, accept: str, uri: str) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
         if answer.challenge is None or not wants_page(accept):

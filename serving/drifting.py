@@ -23,10 +23,10 @@ from prometheus_client.registry import Collector
 
 from classifier.errors import BundleError
 from classifier.events import MICROSECONDS
-from classifier.features.spec import COLUMN, FEATURES
+from classifier.features.spec import COLUMN
 from classifier.model.histograms import RAW, REFERENCE_FILE, Histogram, read_reference
 from classifier.model.judge import Judge
-from classifier.model.stability import WARM_UP_S, FeatureDrift, Verdict, compared, verdict_on
+from classifier.model.stability import MEANINGS, WARM_UP_S, FeatureDrift, Verdict, compared, verdict_on
 from serving.gate import Gate
 from serving.recent import Batch
 
@@ -39,7 +39,6 @@ FEWEST_CLIENTS = 20.0
 """Clients below which nothing is said."""
 CACHED_S = 10.0
 _SEATS = 65_536
-MEANINGS = {feature.name: feature.meaning for feature in FEATURES} | {RAW: "the raw score"}
 
 
 class Window:

@@ -18,7 +18,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from classifier.errors import InputError
-from classifier.events import MAX_COUNT
+from classifier.events import MAX_COUNT, MICROSECONDS
 from classifier.logs.address import without_port
 from classifier.logs.litellm import max_tokens_of, prompt_of
 from serving.authorize import STATUS, TOKEN_HEADER, Authorize, carried_pass, size_of, text_of
@@ -148,7 +148,7 @@ class Envoy:
         completion = Completion(
             str(told["id"]),
             status=code or None,
-            duration=common.duration.ToMicroseconds() / 1e6 if common.HasField("duration") else None,
+            duration=common.duration.ToMicroseconds() / MICROSECONDS if common.HasField("duration") else None,
             response_bytes=response.response_body_bytes,
             input_tokens=_count(metadata.get(AI_GATEWAY), "llm_input_token"),
             output_tokens=_count(metadata.get(AI_GATEWAY), "llm_output_token"),

@@ -30,7 +30,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from classifier.errors import LogError
-from classifier.events import Event
+from classifier.events import MICROSECONDS, Event
 from classifier.features import layout as at
 from classifier.logs.journal import (
     ARRIVAL,
@@ -134,7 +134,7 @@ class Journal:
 
     def solved(self, serial: int) -> None:
         """Take note that the challenge of a request was solved."""
-        moment = round(self._now() * 1e6)
+        moment = round(self._now() * MICROSECONDS)
         self._add((SOLVED, moment, serial, *_NO_ARRIVAL, *_NO_COMPLETION, *_NO_ANSWER))
 
     def _add(self, row: tuple[Any, ...]) -> None:

@@ -24,6 +24,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from classifier.events import MICROSECONDS
 from serving.gate import Gate
 
 BOUNDS = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
@@ -116,7 +117,7 @@ class Metrics(Collector):
         yield _gauge("in_flight", "Requests that have arrived and not ended", gate.engine.in_flight)
         yield _gauge("state_bytes", "Memory of the profiles when every slot is in use", gate.engine.tables.bytes)
         yield _gauge("warming_up", "1 while nothing is enforced because too little has been seen", gate.warming_up)
-        yield _gauge("clock_seconds", "The running clock", max(gate.clock, 0) / 1e6)
+        yield _gauge("clock_seconds", "The running clock", max(gate.clock, 0) / MICROSECONDS)
         for name, (what, value) in self.gauges.items():
             yield _gauge(name, what, value())
         model = InfoMetricFamily("botsieve_model", "The model that decides, and what runs it")

@@ -12,6 +12,7 @@ from fastapi import Path as PathPart
 from pydantic import BaseModel, ConfigDict, Field
 
 from classifier.errors import BotsieveError
+from classifier.events import MICROSECONDS
 from classifier.model.judge import Judge
 from serving.access import Access
 from serving.gate import FAILING_S, Gate, Rejected
@@ -143,7 +144,7 @@ def router(gate: Gate, metrics: Metrics, access: Access, audit: Lines) -> APIRou
             gate.advance(wanted.time)
         except Rejected as error:
             raise Problem(409 if error.reason == "clock" else 422, error.reason, str(error)) from error
-        return {"time": gate.clock / 1e6}
+        return {"time": gate.clock / MICROSECONDS}
 
     return api
 

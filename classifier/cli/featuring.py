@@ -11,9 +11,9 @@ import pyarrow as pa
 from classifier.cli.files import check_ending, write_tables
 from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import say, threads_of
-from classifier.events import MICROSECONDS
+from classifier.events import MICROSECONDS, clients_of
 from classifier.features.spec import NAMES
-from classifier.features.stream import FeatureChunk, clients_of, feature_chunks
+from classifier.features.stream import FeatureChunk, feature_chunks
 
 SCHEMA = pa.schema([
     ("row", pa.int64()), ("time", pa.float64()), ("client", pa.string()), ("malicious", pa.bool_()), ("family", pa.string()),

@@ -20,11 +20,10 @@ from classifier.cli.files import check_ending, write_tables
 from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import bar, say
 from classifier.errors import BotsieveError, InputError
-from classifier.events import FIELDS, MICROSECONDS
+from classifier.events import FIELDS, MICROSECONDS, VERDICTS, clients_of
 from classifier.features import layout as at
 from classifier.features.order import Orderer, sorted_tables
 from classifier.features.prepare import Events, Preparer
-from classifier.features.stream import clients_of
 from classifier.model.apply import SCORES, in_input_order
 
 TOKEN_VARIABLE = "BOTSIEVE_TOKEN"
@@ -60,7 +59,7 @@ def run(log: LogOptions, url: str, out: Path, speed: float | None) -> None:
 
     began = time.monotonic()
     write_tables(out, SCORES, in_input_order(results()))
-    counts = ", ".join(f"{name} {decisions[name]:,}" for name in ("allow", "challenge", "block"))
+    counts = ", ".join(f"{name} {decisions[name]:,}" for name in VERDICTS)
     rate = sum(decisions.values()) / max(time.monotonic() - began, 1e-9)
     say(f"{out}: {counts} (requests); {rate:,.0f} requests/s", log.quiet)
 

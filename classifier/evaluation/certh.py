@@ -31,11 +31,11 @@ import pandas as pd
 import pyarrow as pa
 from sklearn.model_selection import StratifiedKFold
 
-from classifier.events import EVENT_SCHEMA, MICROSECONDS
+from classifier.events import EVENT_SCHEMA, MICROSECONDS, clients_of
 from classifier.features.engine import Tables
 from classifier.features.paths import path_traits
 from classifier.features.spec import columns_without
-from classifier.features.stream import clients_of, feature_chunks
+from classifier.features.stream import feature_chunks
 from classifier.model.bootstrap import ClientResampler, share
 from classifier.model.dataset import Dataset, training_weights
 from classifier.model.train import Settings, fit

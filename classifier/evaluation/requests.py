@@ -11,7 +11,8 @@ import pandas as pd
 import pyarrow as pa
 
 from classifier.evaluation.traffic import Traffic
-from classifier.features.stream import clients_of, feature_chunks
+from classifier.events import MICROSECONDS, clients_of
+from classifier.features.stream import feature_chunks
 from classifier.model.dataset import WARM_UP_SHARE, Dataset
 from classifier.model.stability import WARM_UP_S
 
@@ -100,7 +101,7 @@ def requests_of(traffic: Traffic, *, threads: int) -> Requests:
     order = np.concatenate([chunk.row for chunk in chunks])
     time = traffic.events["time"].to_numpy()
     begin, end = int(time.min()), int(time.max())
-    warm = time[order] >= begin + min(WARM_UP_SHARE * (end - begin), WARM_UP_S * 1_000_000)
+    warm = time[order] >= begin + min(WARM_UP_SHARE * (end - begin), WARM_UP_S * MICROSECONDS)
     rows = np.concatenate([chunk.rows for chunk in chunks])[warm]
     key = np.concatenate([chunk.client for chunk in chunks])[warm]
     del chunks

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from classifier.features import layout as at
 from classifier.features.engine import DEFAULT_TABLES, Engine, Rows, Tables
@@ -58,8 +57,3 @@ def feature_chunks(
             rows = prepared.row[held:] = row[begin : begin + CHUNK_ROWS]
             clients = prepared.hashes[held:, at.H_CLIENT].copy()
             yield FeatureChunk(events, rows, clients, engine.run(orderer.push_joined(prepared)))
-
-
-def clients_of(events: pa.Table) -> pa.Array:
-    """Return the client of each event: its account when there is one, else its address."""
-    return pc.coalesce(events.column("account"), events.column("ip"))

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from classifier.events import MICROSECONDS
+from classifier.events import MICROSECONDS, VERDICTS, clients_of
 from classifier.features.order import sorted_tables
-from classifier.features.stream import FeatureChunk, clients_of, feature_chunks
+from classifier.features.stream import FeatureChunk, feature_chunks
 from classifier.model.ahead import one_ahead
 from classifier.model.judge import Judge
 from classifier.policy import decide_batch
@@ -135,8 +135,7 @@ class PerClient:
     def add(self, results: pa.Table) -> None:
         """Take in scores that follow those already taken in, in the order of time."""
         frame = results.to_pandas()
-        order = {"allow": 0, "challenge": 1, "block": 2}
-        frame["step"] = frame["decision"].map(order).astype(np.int64)
+        frame["step"] = frame["decision"].map(VERDICTS.index).astype(np.int64)
         frame["acted"] = frame["row"].where(frame["step"] > 0)
         self._parts.append(
             _by_client(frame.assign(requests=1, max_probability=frame["probability"], max_raw=frame["raw"]))
@@ -150,7 +149,7 @@ class PerClient:
             return pd.DataFrame(columns=CLIENT_COLUMNS)
         whole = _by_client(pd.concat(self._parts, ignore_index=True))
         whole = whole.sort_values(["max_raw", "client"], ascending=[False, True], kind="stable", ignore_index=True)
-        whole["decision"] = np.array(["allow", "challenge", "block"], dtype=object)[whole["step"].to_numpy()]
+        whole["decision"] = np.array(VERDICTS, dtype=object)[whole["step"].to_numpy()]
         whole["first_action_row"] = whole["acted"].astype("Int64")
         return whole[CLIENT_COLUMNS]
 

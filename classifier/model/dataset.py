@@ -13,10 +13,10 @@ import pyarrow as pa
 from pandas.util import hash_array
 
 from classifier.errors import InputError
-from classifier.events import EVENT_SCHEMA, MICROSECONDS
+from classifier.events import EVENT_SCHEMA, MICROSECONDS, clients_of
 from classifier.features.engine import DEFAULT_TABLES, Tables
 from classifier.features.spec import COLUMN
-from classifier.features.stream import clients_of, feature_chunks
+from classifier.features.stream import feature_chunks
 from classifier.model.stability import WARM_UP_S
 
 Source = Callable[[], Iterator[pa.Table]]

@@ -31,7 +31,7 @@ import pyarrow as pa
 
 from classifier.errors import InputError
 from classifier.events import MICROSECONDS
-from classifier.features.spec import COLUMN, FEATURES
+from classifier.features.spec import COLUMN
 from classifier.features.stream import feature_chunks
 from classifier.model.apply import Model
 from classifier.model.dataset import GROWN_PER_CLIENT, WARM_UP_SHARE, field_filled
@@ -39,6 +39,7 @@ from classifier.model.histograms import RAW, Clusters, Floats, Histogram, histog
 from classifier.model.stability import (
     DRIFTED,
     LEVEL,
+    MEANINGS,
     MOVED,
     WARM_UP_S,
     FeatureDrift,
@@ -99,10 +100,9 @@ class Drift:
 
     def table(self) -> pd.DataFrame:
         """Return a row a feature of the whole log, the furthest first: psi, expected, limit, state, counts, meaning."""
-        meanings = {feature.name: feature.meaning for feature in FEATURES} | {RAW: "the raw score"}
         names = ("name", "psi", "expected", "limit", "state", "counts")
         lines = [{name: getattr(each, name) for name in names} for each in self.whole.features]
-        table = pd.DataFrame(lines).assign(meaning=lambda frame: frame["name"].map(meanings))
+        table = pd.DataFrame(lines).assign(meaning=lambda frame: frame["name"].map(MEANINGS))
         return table.sort_values("psi", ascending=False, kind="stable").set_index("name")
 
     def as_json(self) -> dict[str, Any]:

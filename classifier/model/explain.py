@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from classifier.errors import InputError
-from classifier.events import MICROSECONDS
+from classifier.events import MICROSECONDS, VERDICTS, clients_of
 from classifier.features.spec import FEATURES
-from classifier.features.stream import clients_of, feature_chunks
+from classifier.features.stream import feature_chunks
 from classifier.model.apply import Model
 from classifier.model.histograms import read_reference
 from classifier.policy import decide_batch
@@ -46,7 +46,7 @@ class Explanation:
         top = self.requests.loc[self.requests["row"] == self.worst].iloc[0]
         lines = [
             f"{self.client}: {len(self.requests):,} requests, "
-            + ", ".join(f"{name} {decided.get(name, 0):,}" for name in ("allow", "challenge", "block")),
+            + ", ".join(f"{name} {decided.get(name, 0):,}" for name in VERDICTS),
             f"most suspicious: row {self.worst}, raw {top['raw']:.2f}, probability {top['probability']:.3f}, because of",
         ]
         for line in self.contributions.head(5).itertuples():

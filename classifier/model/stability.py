@@ -42,6 +42,7 @@ divides a rate by those it has, so that one request reads otherwise each hour of
 visitors who come once that is all there is, and a day of a log would drift from the whole of it."""
 COUNTED = frozenset({feature.name for feature in FEATURES if feature.part == "own"} - GROWING - UNSETTLED | {RAW})
 """What the verdict counts: the client's own features but those that tell of the length of the log, and the raw score."""
+MEANINGS = {feature.name: feature.meaning for feature in FEATURES} | {RAW: "the raw score"}
 
 
 @dataclass(frozen=True)

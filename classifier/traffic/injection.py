@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from classifier.errors import InputError
-from classifier.events import EVENT_SCHEMA, UNLABELLED
+from classifier.events import EVENT_SCHEMA, UNLABELLED, clients_of
 from classifier.traffic.campaigns import plan
 from classifier.traffic.family import Chosen, chosen, visible
 from classifier.traffic.simulation import generator
@@ -87,7 +87,7 @@ def _divide(
     that one more changes no other. A campaign without the requests that its purpose needs would be none: a short log has
     few attackers rather than many that do next to nothing.
     """
-    clients = len(pc.unique(pc.coalesce(own["account"], own["ip"])))
+    clients = len(pc.unique(clients_of(own)))
     least = LEAST_ATTACKERS if clients >= BUSY_LOG else 2
     each = max(LEAST_REQUESTS, 1.5 * own.num_rows / clients)
     of_clients = sum(what.family.share_of_clients for what in possible)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from classifier.events import EVENT_SCHEMA, MICROSECONDS, UNLABELLED
+from classifier.events import EVENT_SCHEMA, MICROSECONDS, UNLABELLED, clients_of
 from classifier.traffic import prompts, software
 from classifier.traffic.addresses import Origin, beside, random_public
 from classifier.traffic.flow import I64, INFERENCE, KEYED, PAGES, Account, Act, Disguise, Flow, Originals
@@ -55,8 +55,10 @@ class WovenScene:
         paths = self._log["path"].to_numpy(zero_copy_only=False)
         self._kinds = self._kinds_of(paths)
         self._rows = self._sort_rows()
+        self._parts: dict[tuple[bool, Act, str], tuple[I64, I64, I64]] = {}
+        self._large: dict[str, I64] = {}
         self._members = _members(clients)
-        client = pc.coalesce(self._log["account"], self._log["ip"]).combine_chunks().dictionary_encode()
+        client = clients_of(self._log).combine_chunks().dictionary_encode()
         self._clients = client.indices.to_numpy().astype(np.int64)
         self.web = len(self._rows[Act.CHAT]) < 0.01 * len(paths)
         self._paths = paths
@@ -212,10 +214,6 @@ class WovenScene:
         one = int(able[int(rng.integers(len(able)))])
         return order[first[one] : first[one] + several[one]]
 
-    @cached_property
-    def _parts(self) -> dict[tuple[bool, Act, str], tuple[I64, I64, I64]]:
-        return {}
-
     def _pool(self, act: Act, flow: Flow) -> I64:
         if self.web and act in (*INFERENCE, *PAGES) and flow.focus is None and not flow.systematic:
             return self._loaded
@@ -243,10 +241,6 @@ class WovenScene:
             enough = int(known.sum()) >= 20
             self._large[name] = rows[known & (given >= np.nanquantile(given, 0.75))] if enough else rows
         return self._large[name]
-
-    @cached_property
-    def _large(self) -> dict[str, I64]:
-        return {}
 
     def _in_order(self, pool: I64) -> I64:
         """Return one row for each path of the pool, sorted by path: the order of somebody who takes everything."""
@@ -420,7 +414,7 @@ _IDENTITY = ("ip", "user_agent", "fingerprint", "account", "account_created", "c
 
 def _sampled(events: pa.Table, rng: np.random.Generator) -> tuple[I64, I64]:
     """Return the rows of a log that are looked at, and for each the number of its client (-1: not to be replayed)."""
-    client = pc.coalesce(events["account"], events["ip"]).combine_chunks().dictionary_encode()
+    client = clients_of(events).combine_chunks().dictionary_encode()
     codes = client.indices.to_numpy().astype(np.int64)
     codes[pc.fill_null(events["malicious"], False).to_numpy()] = -1
     rows = np.arange(len(codes))

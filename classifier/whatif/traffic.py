@@ -13,8 +13,7 @@ import pyarrow.compute as pc
 
 from classifier.circumstances import TYPICAL_TOKENS, Known, predicted_tokens_of
 from classifier.errors import InputError
-from classifier.events import MICROSECONDS
-from classifier.features.stream import clients_of
+from classifier.events import MICROSECONDS, clients_of
 from classifier.model.apply import Scored
 from classifier.policy import BLOCK, CHALLENGE
 from classifier.whatif.solving import software_of

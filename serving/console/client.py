@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from classifier.errors import BundleError
+from classifier.events import MICROSECONDS
 from classifier.features.spec import FEATURES
 from classifier.model.histograms import REFERENCE_FILE, Histogram, read_reference
 from classifier.model.judge import Judge
@@ -137,4 +138,4 @@ def _reference(model: Judge) -> dict[str, Histogram]:
 
 def moment(time: int) -> str:
     """Return a moment in µs as text, UTC."""
-    return datetime.fromtimestamp(time / 1e6, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(time / MICROSECONDS, UTC).strftime("%Y-%m-%d %H:%M:%S")

@@ -25,8 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from classifier.events import MICROSECONDS
-from classifier.features.stream import clients_of
+from classifier.events import MICROSECONDS, clients_of
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]

@@ -12,9 +12,9 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from classifier.events import EVENT_SCHEMA
+from classifier.events import EVENT_SCHEMA, clients_of
 from classifier.features.spec import NAMES
-from classifier.features.stream import clients_of, feature_chunks
+from classifier.features.stream import feature_chunks
 from classifier.traffic import inject, simulate, simulated
 from tests.unit.telltales import LIMIT, TREE_LIMIT, raw_columns, separations, tree_separations
 from tests.unit.test_traffic_injection import web_log

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numba import njit
 
-from classifier.features.stream import clients_of
+from classifier.events import clients_of
 
 Floats = npt.NDArray[np.float64]
 HALF_LIVES_S = (1.0, 10.0, 60.0, 600.0, 3600.0)

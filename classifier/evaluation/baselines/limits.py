@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from classifier.features.stream import clients_of
+from classifier.events import clients_of
 
 Floats = npt.NDArray[np.float64]
 WINDOWS_S = (60, 3600)
