@@ -137,43 +137,27 @@ def write_bundle(directory: Path | str, manifest: Manifest, files: Mapping[str, 
     return Bundle(target, sealed, contents[MODEL_FILE])
 
 
-def load_bundle(
-    directory: Path | str, *, expect_features: Sequence[str] | None = None, expect_spec_hash: str | None = None
-) -> Bundle:
+def load_bundle(directory: Path | str, *, expect_spec_hash: str | None = None) -> Bundle:
     """Load a bundle and verify every file it lists; files it does not list are never read.
 
-    `expect_features` (ordered names) and `expect_spec_hash` are what the caller will feed it. Raises BundleError, one
-    line: a missing or changed file, a format this version does not know, or a mismatch, naming both sides.
+    `expect_spec_hash` is that of the features which the caller will feed it. Raises BundleError, one line: a missing or
+    changed file, a format this version does not know, or a mismatch, naming both sides.
     """
     path = Path(directory)
     if not path.is_dir():
         raise BundleError(f"no bundle at {path}: give the folder that botsieve train --bundle wrote")
     manifest = _parse(_read_bounded(path, MANIFEST_FILE, LARGEST_MANIFEST), path)
-    _check_expected(path, manifest, expect_features, expect_spec_hash)
+    if expect_spec_hash is not None and manifest.spec_hash != expect_spec_hash:
+        raise BundleError(
+            f"the bundle {path} was made for feature table {manifest.spec_hash[:16]}, this version has"
+            f" {expect_spec_hash[:16]}; train it again, or use the version of botsieve that made it"
+        )
     model = b""
     for name, digest in manifest.files.items():
         content = _verified(path, name, digest)
         if name == MODEL_FILE:
             model = content
     return Bundle(path, manifest, model)
-
-
-def _check_expected(path: Path, manifest: Manifest, features: Sequence[str] | None, spec_hash: str | None) -> None:
-    remedy = "train it again, or use the version of botsieve that made it"
-    if spec_hash is not None and manifest.spec_hash != spec_hash:
-        raise BundleError(
-            f"the bundle {path} was made for feature table {manifest.spec_hash[:16]}, this version has"
-            f" {spec_hash[:16]}; {remedy}"
-        )
-    if features is None or tuple(features) == manifest.features:
-        return
-    pairs = zip(manifest.features, features, strict=False)
-    place = next((i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), None)
-    if place is None:
-        detail = f"has {len(manifest.features)} features where {len(features)} are given"
-    else:
-        detail = f"has {manifest.features[place]} as feature {place} where {features[place]} is given"
-    raise BundleError(f"the bundle {path} {detail}; {remedy}")
 
 
 def _parse(content: bytes, path: Path) -> Manifest:
