@@ -20,11 +20,12 @@ from classifier.cli.files import check_ending, write_tables
 from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import bar, say
 from classifier.errors import BotsieveError, InputError
-from classifier.events import FIELDS, MICROSECONDS, VERDICTS, clients_of
+from classifier.events import FIELDS, MICROSECONDS, clients_of
 from classifier.features import layout as at
 from classifier.features.order import Orderer, sorted_tables
 from classifier.features.prepare import Events, Preparer
 from classifier.model.apply import SCORES, in_input_order
+from classifier.model.wording import counted
 
 TOKEN_VARIABLE = "BOTSIEVE_TOKEN"
 CHUNK_ROWS = 16_384
@@ -34,7 +35,7 @@ QUIET_S = 240.0
 """A longer gap is announced to the service, which takes what is far ahead of its clock for a bad stamp."""
 
 _ARRIVAL = [f.name for f in FIELDS if f.known == "arrival"]
-_COMPLETION = ["duration", "status", "input_tokens", "output_tokens", "response_bytes", "verdict"]
+_COMPLETION = [f.name for f in FIELDS if f.known == "completion"]
 Send = Callable[[str, Any], Any]
 
 
@@ -59,9 +60,8 @@ def run(log: LogOptions, url: str, out: Path, speed: float | None) -> None:
 
     began = time.monotonic()
     write_tables(out, SCORES, in_input_order(results()))
-    counts = ", ".join(f"{name} {decisions[name]:,}" for name in VERDICTS)
     rate = sum(decisions.values()) / max(time.monotonic() - began, 1e-9)
-    say(f"{out}: {counts} (requests); {rate:,.0f} requests/s", log.quiet)
+    say(f"{out}: {counted(decisions)} (requests); {rate:,.0f} requests/s", log.quiet)
 
 
 def replayed(

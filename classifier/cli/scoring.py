@@ -13,9 +13,9 @@ from classifier.cli.files import check_ending, write_tables
 from classifier.cli.logs import LogOptions
 from classifier.cli.terminal import say, threads_of
 from classifier.errors import InputError
-from classifier.events import VERDICTS
 from classifier.model.apply import SCORES, Model, PerClient, in_input_order
 from classifier.model.scorer import Device
+from classifier.model.wording import counted
 
 
 def run(log: LogOptions, bundle: Path, out: Path, per: str, device: str, threads: int) -> None:
@@ -45,9 +45,5 @@ def run(log: LogOptions, bundle: Path, out: Path, per: str, device: str, threads
             clients.add(table)
         table = pa.Table.from_pandas(clients.table(), preserve_index=False)
         write_tables(out, table.schema, [table])
-        told = f"; clients: {_counted(Counter(table.column('decision').to_pylist()))}"
-    say(f"{out}: requests: {_counted(decisions)}{told}", log.quiet)
-
-
-def _counted(decisions: Counter[str]) -> str:
-    return ", ".join(f"{name} {decisions[name]:,}" for name in VERDICTS)
+        told = f"; clients: {counted(Counter(table.column('decision').to_pylist()))}"
+    say(f"{out}: requests: {counted(decisions)}{told}", log.quiet)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -11,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from classifier.errors import InputError
-from classifier.events import MICROSECONDS, VERDICTS, clients_of
+from classifier.events import MICROSECONDS, clients_of
 from classifier.features.spec import FEATURES
 from classifier.features.stream import feature_chunks
 from classifier.model.apply import Model
 from classifier.model.histograms import read_reference
+from classifier.model.wording import counted
 from classifier.policy import decide_batch
 
 SHOWN = ("method", "path", "status", "duration", "model", "input_tokens", "output_tokens")
@@ -42,11 +44,9 @@ class Explanation:
 
     def __str__(self) -> str:
         """Say it in some lines."""
-        decided = self.requests["decision"].value_counts()
         top = self.requests.loc[self.requests["row"] == self.worst].iloc[0]
         lines = [
-            f"{self.client}: {len(self.requests):,} requests, "
-            + ", ".join(f"{name} {decided.get(name, 0):,}" for name in VERDICTS),
+            f"{self.client}: {len(self.requests):,} requests, {counted(Counter(self.requests['decision']))}",
             f"most suspicious: row {self.worst}, raw {top['raw']:.2f}, probability {top['probability']:.3f}, because of",
         ]
         for line in self.contributions.head(5).itertuples():

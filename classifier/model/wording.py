@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypedDict
 
+from classifier.events import VERDICTS
 from classifier.model.bootstrap import Figure
 from classifier.model.metrics import GroupMetrics, Metrics
 from classifier.policy import unresolved
@@ -69,6 +71,11 @@ def printable(text: str, longest: int = 64) -> str:
 def plural(count: int, noun: str) -> str:
     """Write a count with its noun."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def counted(decisions: Counter[str]) -> str:
+    """Write how many requests or clients each verdict was given."""
+    return ", ".join(f"{verdict} {decisions[verdict]:,}" for verdict in VERDICTS)
 
 
 def situation_rows(stretches: list[dict[str, Any]]) -> list[dict[str, str]]:
