@@ -247,8 +247,7 @@ def unwritable(path: Path) -> None:
 
 
 def test_nothing_changes_without_its_line_in_the_audit(
-    admin: tuple[Service, TestClient, Moment],
-    bundle: Bundle,
+    admin: tuple[Service, TestClient, Moment], bundle: Bundle
 ) -> None:
     app, client, _ = admin
     entry, folder = enlist(client).json(), app.gate.settings.state
@@ -287,8 +286,7 @@ def test_what_fails_after_its_line_has_another_that_says_so(admin: tuple[Service
 
 
 def test_without_a_state_folder_the_log_has_the_audit_and_no_address(
-    judge: Judge,
-    caplog: pytest.LogCaptureFixture,
+    judge: Judge, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "botsieve.serving")
     client = client_of(service(judge, token=TOKEN), headers=BEARER)
@@ -334,10 +332,7 @@ def test_the_switch_to_shadow_and_back(admin: tuple[Service, TestClient, Moment]
 
 @pytest.mark.parametrize("kept", ["shadow", "enforce"])
 def test_the_switch_outlives_a_restart(
-    judge: Judge,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    kept: str,
+    judge: Judge, tmp_path: Path, caplog: pytest.LogCaptureFixture, kept: str
 ) -> None:
     said = "enforce" if kept == "shadow" else "shadow"
     given = {"token": TOKEN, "state": tmp_path, "mode": said}

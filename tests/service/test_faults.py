@@ -62,11 +62,7 @@ def test_who_is_slow_is_given_up_and_counted(judge: Judge, parts: tuple[bytes, .
     ],
 )
 def test_what_is_no_solution_is_counted(
-    judge: Judge,
-    content: bytes,
-    headers: dict[str, str],
-    status: int,
-    reason: str,
+    judge: Judge, content: bytes, headers: dict[str, str], status: int, reason: str
 ) -> None:
     app = service(judge)
     assert post(client_of(app), "/v1/challenge/verify", content, **headers).status_code == status

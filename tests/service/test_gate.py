@@ -200,8 +200,7 @@ def test_who_comes_while_others_are_read_shares_their_call(judge: Judge) -> None
 
 
 def test_a_request_that_cannot_arrive_is_told_so_and_the_rest_goes_on(
-    judge: Judge,
-    monkeypatch: pytest.MonkeyPatch,
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app = service(judge)
     arrive = app.gate.arrive_all
@@ -492,10 +491,7 @@ def test_a_trusted_gateway_tells_who_asks_for_what(judge: Judge, gateway: str, h
     ],
 )  # fmt: skip
 def test_a_load_is_believed_of_a_trusted_gateway_and_never_an_error(
-    judge: Judge,
-    peer: str,
-    text: str,
-    told: float | None,
+    judge: Judge, peer: str, text: str, told: float | None
 ) -> None:
     app = service(judge, trusted_proxies=[f"{PROXY}/32"])
     lives: list[Any] = []

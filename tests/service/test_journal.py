@@ -315,9 +315,7 @@ def test_a_full_disk_is_counted_and_stops_nobody(judge: Judge, tmp_path: Path, m
 
 
 def test_a_segment_whose_end_failed_is_finished_with_the_next_and_forgets_too(
-    judge: Judge,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = Moment()
     app = live(judge, tmp_path, now, token=TOKEN)

@@ -94,9 +94,7 @@ def test_ids_of_before_are_known_as_far_as_the_snapshot_goes(judge: Judge, tmp_p
 
 
 def test_a_snapshot_between_requests_is_counted_and_a_full_disk_too(
-    judge: Judge,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, keeper = seen(judge, tmp_path)
     asyncio.run(keeper.write())
@@ -117,9 +115,7 @@ def test_a_snapshot_between_requests_is_counted_and_a_full_disk_too(
 
 
 def test_any_failure_is_counted_and_snapshots_go_on(
-    judge: Judge,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, keeper = seen(judge, tmp_path)
     begin, times = Writer.__init__, 0
@@ -148,9 +144,7 @@ def test_any_failure_is_counted_and_snapshots_go_on(
 
 
 def test_a_service_stops_in_order_whatever_has_failed(
-    judge: Judge,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    judge: Judge, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, _ = seen(judge, tmp_path)
     closed: list[str] = []
@@ -175,9 +169,7 @@ def test_a_service_stops_in_order_whatever_has_failed(
 
 
 def test_stopping_waits_for_the_snapshot_that_is_being_written(
-    judge: Judge,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     app, keeper = seen(judge, tmp_path)
     reached, go_on = threading.Event(), threading.Event()
@@ -329,10 +321,7 @@ def test_what_is_written_is_for_the_services_account_alone(tmp_path: Path, name:
 
 
 @pytest.mark.slow
-def test_a_service_that_is_killed_goes_on_from_a_state_no_older_than_the_interval(
-    judge: Judge,
-    tmp_path: Path,
-) -> None:
+def test_a_service_that_is_killed_goes_on_from_a_state_no_older_than_the_interval(judge: Judge, tmp_path: Path) -> None:
     sent: list[tuple[float, float]] = []
     with program(judge, tmp_path) as (process, url):
         begin = time.monotonic()

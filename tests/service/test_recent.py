@@ -89,10 +89,7 @@ def test_a_follower_that_fails_changes_no_answer(judge: Judge) -> None:
     assert "botsieve_follow_failures 2.0" in client.get("/metrics").text
 
 
-def test_requests_expire_while_nobody_comes_some_at_a_time(
-    judge: Judge,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_requests_expire_while_nobody_comes_some_at_a_time(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("serving.app.EXPIRED", 3)
     moment = Moment()
     app = service(judge, moment)

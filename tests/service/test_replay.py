@@ -118,9 +118,7 @@ def test_a_service_that_is_not_there_is_one_line() -> None:
 
 
 def test_a_service_that_goes_by_its_own_clock_is_refused(
-    judge: Judge,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = client_of(service(judge))
     monkeypatch.setattr(Service, "call", lambda self, method, path, body=None: client.request(method, path).json())

@@ -305,11 +305,7 @@ def test_another_bundle_takes_over_and_goes_back(judge: Judge, tmp_path: Any) ->
         {"challenge_budget": 0.005},
     ],
 )
-def test_a_bundle_that_cannot_hold_a_budget_changes_nothing(
-    judge: Judge,
-    tmp_path: Any,
-    budgets: Any,
-) -> None:
+def test_a_bundle_that_cannot_hold_a_budget_changes_nothing(judge: Judge, tmp_path: Any, budgets: Any) -> None:
     short = make_bundle(tmp_path / "short", seed=1, legitimate=1_000)
     app = service(judge, token=TOKEN, state=tmp_path / "state", **budgets)
     client = client_of(app, headers={"authorization": BEARER})

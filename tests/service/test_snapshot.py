@@ -80,8 +80,7 @@ def test_there_is_nothing_to_go_on_from_at_first(tmp_path: Path) -> None:
 
 
 def test_profiles_that_moved_while_they_were_copied_are_whole_and_their_requests_in_flight_right(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("serving.snapshot.PENDING", 10)
     engine, snapshots = lived(), Snapshots(tmp_path, SECRET)

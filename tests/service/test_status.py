@@ -96,10 +96,7 @@ def test_answers_of_the_fail_mode_degrade_it_for_a_minute(judge: Judge, moment: 
 
 @pytest.mark.parametrize(("mode", "states"), [("enforce", ["registrations_limited"]), ("shadow", [])])
 def test_registrations_are_limited_where_they_are_refused(
-    judge: Judge,
-    moment: Moment,
-    mode: str,
-    states: list[str],
+    judge: Judge, moment: Moment, mode: str, states: list[str]
 ) -> None:
     app, status = made(judge, moment, mode=mode, routes=[{"path": "/signup*", "registration": True}],
                        registration_challenge_budget=0.7)  # fmt: skip
