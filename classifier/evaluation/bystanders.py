@@ -7,6 +7,7 @@ whatever more is challenged of the neighbours' requests is challenged for the co
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,9 +67,7 @@ def planted(traffic: Traffic, seed: int = 0) -> Planted:
 def _shared(ip: npt.NDArray[Any], account: npt.NDArray[Any], at: npt.NDArray[np.bool_]) -> list[str]:
     """Return the addresses with several accounts behind them."""
     pairs = {pair for pair in zip(ip[at].tolist(), account[at].tolist(), strict=True) if pair[1] is not None}
-    count: dict[str, int] = {}
-    for where, _ in pairs:
-        count[where] = count.get(where, 0) + 1
+    count = Counter(where for where, _ in pairs)
     return sorted(where for where, n in count.items() if n >= FEWEST_NEIGHBOURS)
 
 

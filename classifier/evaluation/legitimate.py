@@ -27,7 +27,7 @@ def touched(
     there are none.
     """
     clients = requests.clients
-    kinds = [kind for kind in (*legitimate.FAMILIES,) if (clients.group[~clients.malicious] == kind).any()]
+    kinds = [kind for kind in legitimate.FAMILIES if (clients.group[~clients.malicious] == kind).any()]
     blocked = raw >= np.float32(thresholds.block)
     marks = {"challenged": (raw >= np.float32(thresholds.challenge)) & ~blocked, "blocked": blocked}
     everything, later = np.ones(len(raw), bool), requests.time >= requests.begins + WARM_UP_S * MICROSECONDS
