@@ -28,6 +28,8 @@ DEFAULT_ROOT = Path("mlruns")
 
 _DATABASE = "mlflow.db"
 _BUNDLE_FOLDER = "bundle"
+_NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+"""What MLflow says of a name, version or alias that is not there; it tells of a database in use by another code."""
 _MODEL_URI = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -161,7 +163,9 @@ def _version(mlflow: Any, name: str, alias: str) -> int | None:
     """Return the version behind an alias; None where there is none."""
     try:
         return int(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version)
-    except mlflow.MlflowException:
+    except mlflow.MlflowException as error:
+        if error.error_code not in _NOT_THERE:
+            raise
         return None
 
 
@@ -193,6 +197,8 @@ def _run_of(mlflow: Any, uri: str, name: str, alias: str | None, version: int | 
         else:
             found = client.get_model_version(name, str(version))
     except mlflow.MlflowException as error:
+        if error.error_code not in _NOT_THERE:
+            raise
         raise InputError(f"nothing is registered as {uri}; botsieve train registers a bundle") from error
     return str(found.run_id)
 
@@ -233,6 +239,7 @@ def _mlflow(root: Path) -> Iterator[Any]:
         warnings.simplefilter("ignore")
         import mlflow
         import mlflow.onnx
+        from sqlalchemy.exc import SQLAlchemyError
 
         before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
         uri = f"sqlite:///{root.absolute()}/{_DATABASE}"
@@ -240,7 +247,7 @@ def _mlflow(root: Path) -> Iterator[Any]:
         mlflow.set_registry_uri(uri)
         try:
             yield mlflow
-        except mlflow.MlflowException as error:
+        except (mlflow.MlflowException, SQLAlchemyError) as error:
             raise BotsieveError(
                 f"MLflow failed at {root} ({str(error).splitlines()[0]}); see mlruns/README.md"
             ) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classifier.errors import BundleError, InputError
+from classifier.errors import BotsieveError, BundleError, InputError
 from classifier.model.bundle import Bundle, load_bundle, write_bundle
 from classifier.model.export import to_onnx
 from classifier.model.registry import log_bundle, resolve
@@ -83,3 +83,30 @@ def test_no_registry_and_no_bundle_are_said_plainly(tmp_path: Path) -> None:
     assert not (tmp_path / "mlruns").exists()
     with pytest.raises(BundleError):
         log_bundle(tmp_path / "nothing", tmp_path / "mlruns")
+
+
+def test_a_database_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_bytes(bytes(range(256)) * 16)
+    with pytest.raises(BotsieveError, match="file is not a database.*see mlruns/README.md") as told:
+        resolve("models:/botsieve@champion", tmp_path)
+    assert told.value.exit_code == 1
+    assert "\n" not in str(told.value)
+
+
+def test_a_database_in_use_is_not_taken_for_one_without_a_champion(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+    from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+
+    def locked(*_: object) -> None:
+        raise mlflow.MlflowException("(sqlite3.OperationalError) database is locked", TEMPORARILY_UNAVAILABLE)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_model_version_by_alias", locked)
+    with pytest.raises(BotsieveError, match="database is locked") as told:
+        resolve("models:/botsieve@champion", root)
+    assert told.value.exit_code == 1, "a start may be tried again"
+    with pytest.raises(BotsieveError, match="database is locked"):
+        log_bundle(bundle_of(tmp_path / "bundle", 1).path, root)
+    monkeypatch.undo()
+    assert resolve("models:/botsieve@champion", root) == resolve("models:/botsieve/1", root)
