@@ -37,11 +37,16 @@ def lock(folder: Path) -> int:
 def put(path: Path, content: bytes) -> None:
     """Put a content in a file, whole and on disk, or leave the file as it was. Raises OSError."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()  # on a full disk the room is needed
+        raise
     sync(path.parent)
 
 

@@ -32,6 +32,11 @@ BOUNDS = (0.00025, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
+SNAPSHOTS = dict.fromkeys(("written", "failed"), 0)
+FAILED = {(cause, mode): 0 for cause in ("error", "late") for mode in ("open", "closed")}
+"""Counters that alerts watch are there from the start: Prometheus sees no rise in one that begins above 0."""
+
+
 class Histogram:
     """Counts of values up to each bound."""
 
@@ -86,9 +91,9 @@ class Metrics(Collector):
         yield _counter("completions", "Completions by what became of them", ("result",), _one(tallies.completions))
         yield _counter("passes", "Passes shown where a challenge was due", ("result",), _one(tallies.passes))
         yield _counter("challenges", "Solutions of challenges", ("result",), _one(tallies.challenges))
-        yield _counter("snapshots", "Snapshots of the state", ("result",), _one(tallies.snapshots))
+        yield _counter("snapshots", "Snapshots of the state", ("result",), _one({**SNAPSHOTS, **tallies.snapshots}))
         yield _counter("journal_rows", "Rows of the journal", ("result",), _one(tallies.journal))
-        yield _counter("fail_mode_answers", "Answers of the fail mode", ("cause", "mode"), tallies.failed)
+        yield _counter("fail_mode_answers", "Answers of the fail mode", ("cause", "mode"), {**FAILED, **tallies.failed})
         compared = Counter() if gate.shadow is None else gate.shadow.counts()
         yield _counter("challenger", "Decisions of both models", ("champion", "challenger"), compared)
         apart = sum(count for (one, other), count in compared.items() if one != other)

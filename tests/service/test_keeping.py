@@ -312,6 +312,22 @@ def test_a_folder_that_another_service_has_is_one_line(tmp_path: Path, name: str
     os.close(disk.lock(tmp_path))
 
 
+def test_a_file_that_cannot_be_put_leaves_the_one_before_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    disk.put(file, b"before")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("serving.disk.os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        disk.put(file, b"after")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert file.read_bytes() == b"before"
+
+
 @pytest.mark.parametrize("name", ["state", "journal"])
 def test_what_is_written_is_for_the_services_account_alone(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "above" / "folder"

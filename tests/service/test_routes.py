@@ -387,6 +387,8 @@ def test_metrics_and_health_tell_what_happens(live: Any) -> None:
     post(client, "/v1/decide", event())
     post(client, "/v1/decide", b"{")
     text = client.get("/metrics").text
+    for zero in ('snapshots_total{result="failed"}', 'fail_mode_answers_total{cause="late",mode="open"}'):
+        assert f"botsieve_{zero} 0.0" in text, "an alert on a rise has to see where it began"
     for line in (
         'botsieve_rejected_total{reason="malformed"} 1.0', 'botsieve_latency_seconds_count{route="decide"} 1.0',
         "botsieve_arrivals_total 1.0", 'provider="CPUCompiledForest"',
