@@ -98,7 +98,7 @@ def router(
                 raise Problem(422, "invalid", str(error)) from error
             made = msgspec.structs.asdict(entry)
             told = {name: made[name] for name in ("id", "list", "kind", "value", "expires", "note")}
-            with audited(audit, "listed", **told):
+            async with audited(audit, "listed", **told):
                 await asyncio.to_thread(lists.put, entry)
         return made
 
@@ -110,7 +110,7 @@ def router(
             entry = lists.find(id)
             if entry is None:
                 raise Problem(404, "unknown", "no entry has this id")
-            with audited(audit, "unlisted", id=id, list=entry.list, kind=entry.kind, value=entry.value):
+            async with audited(audit, "unlisted", id=id, list=entry.list, kind=entry.kind, value=entry.value):
                 await asyncio.to_thread(lists.remove, entry)
         return Response(status_code=204)
 
@@ -118,8 +118,8 @@ def router(
     async def mode(body: ModeBody) -> dict[str, str | None]:
         """Switch all routes to shadow or to enforce, or back to what the settings say."""
         need_token(access)
-        with audited(audit, "mode", mode=body.mode, before=gate.mode_override):
-            switch.keep(body.mode)
+        async with changing, audited(audit, "mode", mode=body.mode, before=gate.mode_override):
+            await asyncio.to_thread(switch.keep, body.mode)
             gate.mode_override = body.mode
         return {"mode": body.mode, "settings": gate.settings.mode}
 
@@ -128,7 +128,7 @@ def router(
         """Remove a client from profiles, decisions, snapshots and the journal; the answer says what could not be."""
         need_token(access)
         left = []
-        with audited(audit, "forgot"):  # not who: that is what was asked
+        async with audited(audit, "forgot"):  # not who: that is what was asked
             known = gate.forget(body.client)
             if gate.hooks.recorder is not None:
                 try:
@@ -153,9 +153,12 @@ def router(
             raise Problem(409, "unkept", "there is no folder to keep labels in: set journal or state, and restart")
         found = gate.decision(body.id)
         if found is None:
-            raise Problem(404, "unknown", "no decision is kept by this id")
+            raise Problem(
+                404, "unknown", "no decision is kept by this id; to label one of before, see Labels in docs/journal.md"
+            )
         with on_disk():
-            return labels.add(
+            return await asyncio.to_thread(
+                labels.add,
                 id=found.id, label=int(body.verdict == "malicious"), source="feedback", decision=found.decision,
                 raw=found.raw, bundle=found.bundle, note=body.note,
             )  # fmt: skip

@@ -131,7 +131,8 @@ class Observer:
 
 def attach(gate: Gate, now: Callable[[], float], wall: Callable[[], float]) -> Observer:
     """Let the gate decide with circumstances. `now` gives the service's time, `wall` the machine's, both in Unix s."""
-    observer = Observer(gate, Lists(gate.settings.state, wall), Load(gate.settings, now))
+    # Whoever states when an entry expires goes by the machine's clock; where that leaps ahead, nothing expires by it.
+    observer = Observer(gate, Lists(gate.settings.state, lambda: min(now(), wall())), Load(gate.settings, now))
 
     gate.hooks.decide, gate.hooks.listed = observer.decide, observer.lists.of
     gate.hooks.prepare_model = observer.prepare_model

@@ -48,7 +48,7 @@ class Lists:
     def __init__(self, folder: Path | None, now: Callable[[], float]) -> None:
         """Read the lists of a state folder. Raises InputError when its file is damaged: nobody should be let in by that.
 
-        `now` gives Unix seconds by the machine's clock, which whoever states `expires` goes by.
+        `now` gives Unix seconds.
         """
         self._file, self._now = None if folder is None else folder / FILE, now
         self._held = _Held([] if self._file is None else _read(self._file), now())

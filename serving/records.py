@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ class Lines:
 
     def __init__(self, folder: Path | None, name: str, now: Callable[[], float]) -> None:
         self._file, self._name, self._now = None if folder is None else folder / f"{name}.jsonl", name, now
+        self._adding = threading.Lock()
 
     @property
     def kept(self) -> bool:
@@ -29,11 +32,14 @@ class Lines:
         return self._file is not None
 
     def add(self, **fields: Any) -> dict[str, Any]:
-        """Write a line with the time, Unix s; return it. Raises OSError when it cannot be kept."""
+        """Write a line with the time, Unix s; return it. Raises OSError when it cannot be kept.
+
+        It waits for the disk, so call it in another thread than that of the requests.
+        """
         line = {"time": round(self._now(), 6), **fields}
         if self._file is not None:
             data = msgspec.json.encode(line) + b"\n"
-            with self._file.open("a+b", buffering=0) as file:
+            with self._adding, self._file.open("a+b", buffering=0) as file:
                 before = file.tell()
                 if before and os.pread(file.fileno(), 1, before - 1) != b"\n":
                     data = b"\n" + data  # the last was torn by a crash
@@ -74,14 +80,14 @@ def on_disk() -> Iterator[None]:
         raise Problem(507, "disk", f"this could not be kept on disk, and is not in force: {why}") from error
 
 
-@contextmanager
-def audited(audit: Lines, action: str, **fields: Any) -> Iterator[None]:
+@asynccontextmanager
+async def audited(audit: Lines, action: str, **fields: Any) -> AsyncIterator[None]:
     """Put a line in the audit, then let it take effect; where that fails a line `failed` follows. Raises Problem 507."""
     with on_disk():
-        audit.add(action=action, **fields)
+        await asyncio.to_thread(audit.add, action=action, **fields)
         try:
             yield
         except Exception as error:
             with suppress(OSError):
-                audit.add(action="failed", of=action, **fields, why=str(error))
+                await asyncio.to_thread(audit.add, action="failed", of=action, **fields, why=str(error))
             raise

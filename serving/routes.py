@@ -102,7 +102,7 @@ def router(gate: Gate, metrics: Metrics, access: Access, audit: Lines) -> APIRou
             try:
                 fresh = await asyncio.to_thread(_load, folder, gate)
                 old = gate.model
-                with audited(audit, "reload", bundle=fresh.bundle.manifest.manifest_sha256):
+                async with audited(audit, "reload", bundle=fresh.bundle.manifest.manifest_sha256):
                     gate.load(fresh)
             except BotsieveError as error:
                 raise Problem(409, "bundle", f"the bundle in use stays: {error}") from error
@@ -119,7 +119,7 @@ def router(gate: Gate, metrics: Metrics, access: Access, audit: Lines) -> APIRou
                 raise Problem(409, "bundle", "no other bundle has decided since the start")
             old = gate.model
             try:
-                with audited(audit, "rollback", bundle=before[-1].bundle.manifest.manifest_sha256):
+                async with audited(audit, "rollback", bundle=before[-1].bundle.manifest.manifest_sha256):
                     gate.load(before[-1])
             except BotsieveError as error:
                 raise Problem(409, "bundle", f"the bundle in use stays: {error}") from error

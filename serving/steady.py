@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable
 
@@ -36,18 +37,20 @@ class Steady:
         self._last, self._beat = wall(), even()
         self._ahead = max(reached - self._last, 0.0)
         self.leaps = 0
+        self._looking = threading.Lock()  # a leap that two threads saw would be taken off twice
         if self._ahead > LEAP_S:
             log.warning(
                 "the clock is behind what is remembered; time goes on from there", extra={"seconds": self._ahead}
             )
 
     def __call__(self) -> float:
-        """Return the time, Unix seconds."""
-        now, beat = self._wall(), self._even()
-        leap = (now - self._last) - (beat - self._beat)
-        self._last, self._beat = now, beat
-        if abs(leap) > LEAP_S:
-            self._ahead -= leap
-            self.leaps += 1
-            log.warning("the machine's clock leapt; time goes on without it", extra={"seconds": leap})
-        return now + self._ahead
+        """Return the time, Unix seconds; any thread may ask."""
+        with self._looking:
+            now, beat = self._wall(), self._even()
+            leap = (now - self._last) - (beat - self._beat)
+            self._last, self._beat = now, beat
+            if abs(leap) > LEAP_S:
+                self._ahead -= leap
+                self.leaps += 1
+                log.warning("the machine's clock leapt; time goes on without it", extra={"seconds": leap})
+            return now + self._ahead

@@ -97,6 +97,17 @@ def test_lists_outlive_a_restart_and_entries_expire(tmp_path: Path) -> None:
     assert of(ip="192.0.2.1") == "deny"
 
 
+def test_no_entry_expires_by_a_leap_of_the_machines_clock(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    machine = Moment(time.time())
+    monkeypatch.setattr("serving.app.time", SimpleNamespace(time=machine))
+    app = create_app(Settings(bundle=judge.bundle.path, token=TOKEN), judge, secret=SECRET)
+    client = client_of(app, headers=BEARER)
+    entry = enlist(client, expires=machine.seconds + 3600).json()
+    machine.seconds += 3e7
+    assert client.get("/v1/lists").json() == [entry]
+    assert decided(client, ip="192.0.2.7")["decision"] == "block"
+
+
 def test_lists_are_written_aside_and_one_change_after_the_other(
     admin: tuple[Service, TestClient, Moment], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,6 +122,7 @@ def test_lists_are_written_aside_and_one_change_after_the_other(
         told.append(entry.value)
 
     monkeypatch.setattr(lists, "put", slowly)
+    monkeypatch.setattr("serving.records.os.fsync", lambda _: threads.add(threading.get_ident()))
 
     async def change() -> list[Any]:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://s", headers=BEARER) as client:
