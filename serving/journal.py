@@ -106,6 +106,7 @@ class Journal:
         self._thread = ThreadPoolExecutor(1, "journal")
         self._segment: _Segment | None = None
         self._number = 0
+        self._failing: str | None = None  # why rows cannot be written: a full disk fills no log
         self._rotate()
 
     # --- what is seen (the event loop) -----------------------------------------------------------------------------------
@@ -203,9 +204,14 @@ class Journal:
             ]
             self._append(pa.record_batch(columns, schema=self._schema))
             self._tally["written"] += len(rows)
+            if self._failing is not None:
+                self._failing = None
+                log.warning("journal is written again; what failed meanwhile is lost")
         except Exception as error:  # whatever it is: nobody looks at what this thread raises
             self._tally["failed"] += len(rows)
-            log.error("journal failed", extra={"why": _why(error)})
+            if self._failing != (why := _why(error)):
+                self._failing = why
+                log.error("journal failed", extra={"why": why})
         finally:
             self._settled += len(rows)
             self._settled_characters += characters

@@ -60,7 +60,7 @@ def is_journal(path: Path) -> bool:
     except (pa.ArrowException, OSError):
         return False  # whoever reads it as Parquet says what is wrong
     if mark not in (None, VERSION):
-        raise LogError(f"{path} is a journal of another version of botsieve; read it with that one")
+        raise LogError(f"{path} is a journal of another version of botsieve; read it with that one, or move it away")
     return mark is not None
 
 

@@ -294,7 +294,12 @@ def test_serial_numbers_that_are_given_out_again_do_not_mix(tmp_path: Path) -> N
     ]
 
 
-def test_a_full_disk_is_counted_and_stops_nobody(judge: Judge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_counted_and_stops_nobody(
+    judge: Judge,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     now = Moment()
     app = live(judge, tmp_path, now)
 
@@ -302,15 +307,19 @@ def test_a_full_disk_is_counted_and_stops_nobody(judge: Judge, tmp_path: Path, m
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(writing._Segment, "write", full)
-    ids = played(app, now, 20)
     assert app.journal is not None
-    app.journal.flush()
-    app.journal._thread.submit(int).result()
+    ids = []
+    for seed in range(3):
+        ids += played(app, now, 7, seed)
+        app.journal.flush()
+        app.journal._thread.submit(int).result()
     assert app.gate.tallies.journal["failed"] >= len(ids)
     assert b'botsieve_journal_rows_total{result="failed"}' in client_of(app).get("/metrics").content
     monkeypatch.undo()
     later = played(app, now, 5, seed=3)
     folder = closed(app)
+    told = [record.message for record in caplog.records if "journal" in record.message]
+    assert told == ["journal failed", "journal is written again; what failed meanwhile is lost"], "once, however long"
     assert written(folder).column("id").to_pylist() == later
 
 
