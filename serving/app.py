@@ -234,6 +234,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             "providers": app.gate.model.providers,
             "mode": app.gate.settings.mode,
             "clock": app.gate.settings.clock,
+            "warming_up": app.gate.warming_up,
         },
     )
     tasks = [asyncio.create_task(app.recent.keep())]

@@ -284,7 +284,7 @@ class Gate:
         if model.sizes != self.model.sizes:
             raise InputError(
                 f"the bundle {model.bundle.path} has tables of another size, and what is remembered does not fit them:"
-                " train with the same --capacity, or restart the service"
+                " train with the same --capacity, or restart the service, which then knows nobody"
             )
         thresholds = _thresholds(model, self.settings)
         take = self.hooks.prepare_model and self.hooks.prepare_model(model, thresholds)

@@ -16,6 +16,7 @@ import hashlib
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -126,12 +127,15 @@ class Snapshots:
                 continue
             except (UnusableError, OSError) as error:
                 unfit.append((used, error))
+        told = {} if found is None else {"file": used, "seconds": round(time.time() - found[1].written)}
         if found is not None and used.endswith(ASIDE):
-            log.warning("goes on from a snapshot that had been put aside", extra={"file": used})
+            log.warning("goes on from a snapshot that had been put aside, so many seconds old", extra=told)
             return found
         for name, why in unfit:
             if not name.endswith(ASIDE):
                 self._put_aside(name, str(why))
+        if found is not None:
+            log.info("goes on from a snapshot, so many seconds old", extra=told)
         return found
 
     def _put_aside(self, name: str, why: str) -> None:

@@ -60,7 +60,8 @@ def seen(judge: Judge, state: Path) -> tuple[Service, Keeper]:
     return app, app.keeper
 
 
-def test_a_restart_changes_no_score(judge: Judge, tmp_path: Path) -> None:
+def test_a_restart_changes_no_score(judge: Judge, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "botsieve.serving")
     whole, halves = started(judge, tmp_path / "a"), started(judge, tmp_path / "b")
     for i in range(120):
         if i == 60:
@@ -74,6 +75,9 @@ def test_a_restart_changes_no_score(judge: Judge, tmp_path: Path) -> None:
         if i % 3 == 0:
             assert completed(whole, one["id"]) == completed(halves, other["id"]) == "recorded"
     assert not halves.gate.warming_up
+    assert [vars(record)["file"] for record in caplog.records if "goes on from a snapshot" in record.message] == [
+        NEWEST
+    ]
 
 
 def test_ids_of_before_are_known_as_far_as_the_snapshot_goes(judge: Judge, tmp_path: Path) -> None:
