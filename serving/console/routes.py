@@ -106,12 +106,14 @@ def router(gate: Gate, desk: Desk, access: Access) -> APIRouter:
 
     @api.post(f"{ROOT}/clients")
     async def find(request: Request) -> Response:
-        """Lead from an account, an address or an id to the page of the client. In a URL, logs would have the account."""
+        """Lead from an account, address, id or decision to the page of the client. In a URL, logs would have the account."""
         _same_site(request)
         if not signed_in(request):
             return _to(SIGN_IN)
         wanted = (await _fields(request)).get("client", [""])[0].strip()[:255]
         names = [wanted] if _CLIENT.fullmatch(wanted) else []
+        if (kept := gate.decision(wanted)) is not None:
+            names.append(kept.client)
         for name in [*names, *gate.client_ids(wanted)] if wanted else []:
             if await desk.clients.about(name) is not None:
                 return _to(f"{ROOT}/clients/{name}")

@@ -362,7 +362,10 @@ def test_a_client_is_found_by_address_account_and_id(app: Service, moment: Momen
         assert browser.get(found.headers["location"]).status_code == 200
     identity = found.headers["location"].rpartition("/")[2]
     assert browser.post("/console/clients", data={"client": identity}).headers["location"].endswith(identity)
-    for nobody in ("8.8.8.8", "", "0" * 16, "<script>"):
+    decision = next(reversed(app.gate._kept.values()))
+    found = browser.post("/console/clients", data={"client": decision.id})
+    assert found.headers["location"].endswith(decision.client)
+    for nobody in ("8.8.8.8", "0-" + decision.id, "", "0" * 16, "<script>"):
         assert browser.post("/console/clients", data={"client": nobody}).status_code == 404
 
 
