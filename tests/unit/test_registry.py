@@ -87,7 +87,7 @@ def test_no_registry_and_no_bundle_are_said_plainly(tmp_path: Path) -> None:
 
 def test_a_database_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(bytes(range(256)) * 16)
-    with pytest.raises(BotsieveError, match="file is not a database.*see mlruns/README.md") as told:
+    with pytest.raises(BotsieveError, match=r"file is not a database.*see mlruns/README\.md") as told:
         resolve("models:/botsieve@champion", tmp_path)
     assert told.value.exit_code == 1
     assert "\n" not in str(told.value)
