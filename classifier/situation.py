@@ -246,7 +246,7 @@ class Situation:
         self._kept = 0
         self._candidate: State = "unsure"
         self._held = 0
-        self.verdict = Verdict("unsure", 0, 1, ("nothing has been seen yet",), {})
+        self.verdict = Verdict("unsure", 0, 1, ("no whole minute has been seen yet",), {})
         self.changes: deque[Verdict] = deque(maxlen=changes_kept)
         """The newest verdicts, each as it was when its state began."""
 

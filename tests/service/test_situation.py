@@ -50,7 +50,7 @@ def test_the_verdict_is_shown(judge: Judge) -> None:
     client = client_of(app)
     shown = client.get("/v1/situation").json()
     assert shown["state"] == "unsure"
-    assert shown["evidence"] == ["nothing has been seen yet"]
+    assert shown["evidence"] == ["no whole minute has been seen yet"]
     under(app, "attack")
     assert client.get("/v1/situation").json()["state"] == "attack"
     metrics = client.get("/metrics").text
