@@ -12,19 +12,17 @@ import argparse
 import base64
 import json
 import re
-from html import escape
 from pathlib import Path
 from typing import Any
 
-from classifier.evaluation.plots import draw
-from classifier.evaluation.tables import Result, Table, tables_of
+from classifier.evaluation.comparison import OURS
+from classifier.evaluation.plots import Drawn, draw
+from classifier.evaluation.tables import Result, Table, share, tables_of
+from classifier.model.report import style
 
 PAGE = Path("docs/evaluation.md")
 _PLACE = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;color:#1f2933}
-table{border-collapse:collapse;font-size:13px;margin:1rem 0}
-td,th{border-bottom:1px solid #d5dbe1;padding:.25rem .6rem;text-align:left}
-th{background:#f3f5f7}img{max-width:100%}div{overflow-x:auto}"""
+_TEMPLATE = Path(__file__).with_name("evaluation.html")
 
 
 def write(result: Result, folder: Path) -> None:
@@ -34,7 +32,7 @@ def write(result: Result, folder: Path) -> None:
     text = "\n".join(f"## {table.title}\n\n{table.note}\n\n{table.markdown()}\n" for table in tables)
     (folder / "tables.md").write_text(text, encoding="utf-8")
     drawn = draw(result, folder)
-    (folder / "evaluation.html").write_text(_page(tables, drawn, folder), encoding="utf-8")
+    (folder / "evaluation.html").write_text(_page(result, tables, drawn, folder), encoding="utf-8")
 
 
 def as_json(result: Result) -> str:
@@ -63,25 +61,61 @@ def _rounded(value: Any) -> Any:
     return value
 
 
-def _page(tables: list[Table], drawn: list[tuple[str, str]], folder: Path) -> str:
-    parts = ["<!doctype html><html lang=en><meta charset=utf-8><title>botsieve: evaluation</title>"]
-    parts.append(f"<style>{_STYLE}</style><h1>Evaluation</h1>")
-    parts.append("<p>Made by <code>botsieve evaluate --protocol</code>. Attackers and clients are simulated, except where it "
-                 "says real.</p>")  # fmt: skip
-    for file, alt in drawn:
-        data = base64.b64encode((folder / file).read_bytes()).decode()
-        parts.append(f'<p><img alt="{escape(alt)}" src="data:image/png;base64,{data}">')
-    for table in tables:
-        rows = "".join(f"<tr>{''.join(f'<td>{_cell(cell)}' for cell in row)}" for row in table.rows)
-        head = "".join(f"<th>{_cell(cell)}" for cell in table.header)
-        parts.append(
-            f"<h2>{escape(table.title)}</h2><p>{escape(table.note)}</p><div><table><tr>{head}{rows}</table></div>"
+def _page(result: Result, tables: list[Table], drawn: list[Drawn], folder: Path) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    title, tone = _verdict(result)
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        style=style(), title=title, tone=tone, told=_sentences(result), ours=OURS,
+        plots=[_shown(plot, folder) for plot in drawn], tables=[_told(table) for table in tables],
+    )  # fmt: skip
+
+
+def _verdict(result: Result) -> tuple[str, str]:
+    lines = result["comparison"]["against_best"]
+    ahead = sum(line["ahead_of_every"] for line in lines)
+    if ahead == len(lines):
+        return f"Ahead of every baseline in all {len(lines)} comparisons", "good"
+    return f"Ahead of every baseline in {ahead} of {len(lines)} comparisons", "fair"
+
+
+def _sentences(result: Result) -> list[str]:
+    lines = result["comparison"]["against_best"]
+    told = [
+        f"Where {100 * rate:g} % of legitimate clients are accused at most, it finds "
+        + ", ".join(
+            f"{share(line['recall'])} % of {line['grade']} attackers (best baseline {share(line['best_recall'])} %)"
+            for line in lines
+            if line["rate"] == rate
         )
-    return "\n".join(parts) + "\n"
+        + "."
+        for rate in dict.fromkeys(line["rate"] for line in lines)
+    ]
+    close = [
+        line for line in lines if line["lead"]["low"] is not None and line["lead"]["low"] <= 0 < line["lead"]["high"]
+    ]
+    if close:
+        where = ", ".join(f"{line['grade']} at {100 * line['rate']:g} %" for line in close)
+        told.append(f"Too close to tell from the best baseline: {where}.")
+    return told
 
 
-def _cell(text: str) -> str:
-    return escape(text.strip("`"))
+def _shown(plot: Drawn, folder: Path) -> dict[str, Any]:
+    """Return a plot for the page, in pixels of the screen."""
+    source = "data:image/png;base64," + base64.b64encode((folder / plot.file).read_bytes()).decode()
+    width, height = (round(96 * inches) for inches in plot.size)
+    return {**plot._asdict(), "source": source, "width": width, "height": height}
+
+
+def _told(table: Table) -> dict[str, Any]:
+    """Return a table for the page; `words` says which columns hold words and not numbers."""
+    rows = [[cell.strip("`") for cell in row] for row in table.rows]
+    columns = zip(*rows, strict=True) if rows else [()] * len(table.header)
+    numbers = [[bool(re.match(r"[-\u2013+]?\d|\u2013$|$", cell)) for cell in column] for column in columns]
+    words = [2 * sum(column) < len(column) for column in numbers]
+    return {"name": table.name, "title": table.title, "note": table.note.replace("`", ""),
+            "header": [cell.strip("`") for cell in table.header], "rows": rows, "words": words}  # fmt: skip
 
 
 def main() -> None:

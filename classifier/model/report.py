@@ -75,6 +75,11 @@ def write_report(path: Path | str, metrics: Metrics, scored: pd.DataFrame, meta:
     Path(path).write_text(report_page(metrics, scored, meta), encoding="utf-8", errors="backslashreplace")
 
 
+def style() -> str:
+    """Return the style sheet of the report, which botsieve's other pages share."""
+    return TEMPLATE.read_text(encoding="utf-8").partition("<style>")[2].partition("</style>")[0]
+
+
 def report_page(metrics: Metrics, scored: pd.DataFrame, meta: ReportMeta) -> str:
     """Return the page of `write_report` as text."""
     from jinja2 import Environment, StrictUndefined

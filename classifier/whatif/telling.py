@@ -127,14 +127,13 @@ def page(found: WhatIf, png: bytes, command: str) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": wording.percent, "count": lambda n: f"{n:,.0f}"}
-    style = report.TEMPLATE.read_text(encoding="utf-8").partition("<style>")[2].partition("</style>")[0]
     by = {outcome.name: outcome for outcome in found.outcomes}
     rows = [
         {"outcome": one, "cells": cells(one), "colour": colour_of(one.name, place), "ours": one.name == BOTSIEVE}
         for place, one in enumerate(found.outcomes)
     ]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        style=style, found=found, told=sentences(found), columns=COLUMNS, rows=rows, title=_title(by),
+        style=report.style(), found=found, told=sentences(found), columns=COLUMNS, rows=rows, title=_title(by),
         tone=_tone(found, by), caption=_caption(found), tiles=_tiles(found, by), command=command,
         plot="data:image/png;base64," + base64.b64encode(png).decode(), server=found.setup.server,
         facts=facts(found), situation=situation_rows(found.situation), forecast=found.forecast, labelled=found.traffic.labelled,

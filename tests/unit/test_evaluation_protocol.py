@@ -15,6 +15,7 @@ from classifier.evaluation.baselines import damped, limits, sessions
 from classifier.evaluation.bystanders import planted
 from classifier.evaluation.comparison import OURS, compared
 from classifier.evaluation.document import filled
+from classifier.evaluation.document import write as write_result
 from classifier.evaluation.judging import evenly
 from classifier.evaluation.legitimate import touched
 from classifier.evaluation.plan import PLANS, Log
@@ -223,6 +224,21 @@ def test_the_page_carries_the_figures_that_are_stored() -> None:
     result = json.loads((DOCS / "evaluation.json").read_text(encoding="utf-8"))
     assert "<!-- table means -->" in page
     assert filled(page, result) == page
+
+
+def test_the_html_page_says_the_result_first_and_how_its_figures_are_read(tmp_path: Path) -> None:
+    result = json.loads((DOCS / "evaluation.json").read_text(encoding="utf-8"))
+    result["comparison"]["against_best"][0].update(ahead_of_every=False, best="<b>")
+    write_result(result, tmp_path)
+    page = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
+    assert "Ahead of every baseline in 5 of 6 comparisons" in page
+    assert "Too close to tell from the best baseline: plain at 1 %." in page
+    assert page.count("<figcaption>") == page.count("<img ") == 2
+    assert page.count("<section") == page.count("<li><a href") > 10
+    assert page.count('<th scope="') == page.count("<th ")
+    assert "<b>" not in page
+    assert 'src="http' not in page
+    assert "{" not in page.partition("</style>")[2]
 
 
 def test_events_of_a_log_keep_their_types(traffic: Traffic) -> None:
