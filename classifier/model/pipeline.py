@@ -360,17 +360,31 @@ WOVEN = "The attackers are simulated and were woven into the log."
 
 def report_meta(manifest: Manifest, bundle: str, about: str = "", *, invented: bool = False) -> ReportMeta:
     """Return what the report page says of the bundle; `about` and `invented` are of the requests, as `ReportMeta` has them."""
-    first, last = (datetime.fromtimestamp(moment, UTC) for moment in manifest.training_data["span"])
+    learnt = manifest.training_data
+    first, last, made = (
+        f"{moment.astimezone(UTC):%d %b %Y %H:%M}"
+        for moment in (
+            *(datetime.fromtimestamp(t, UTC) for t in learnt["span"]),
+            datetime.fromisoformat(manifest.created),
+        )
+    )
     return ReportMeta(
         title="botsieve evaluation",
         about=about,
         invented=invented,
         bundle=f"{bundle} ({manifest.manifest_sha256[:12]})" if manifest.manifest_sha256 else bundle,
-        created=manifest.created,
+        created=f"{made} UTC",
         thresholds=manifest.thresholds,
         budgets=manifest.budgets,
         prior=manifest.calibration["prior"],
-        training={**manifest.training_data, "span": f"{first:%d %b %Y %H:%M} to {last:%d %b %Y %H:%M} UTC"},
+        training={
+            "requests": learnt["events"],
+            "of them malicious": learnt["malicious"],
+            "clients": learnt["clients"],
+            "from, to": f"{first} to {last} UTC",
+            "woven in": learnt["injected"] or "nothing",
+            "digest of the data": learnt["digest"],
+        },
         versions=manifest.versions,
         notes=list(manifest.thresholds.get("notes", [])),
     )

@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 LEGITIMATE, ATTACK, INK, GRID = "#0067a5", "#c2410c", "#1f2933", "#d5dbe1"
 DECISIONS = {"allow": "#9fb3c8", "challenge": "#e69f00", "block": "#b3123f"}
-FAMILIES = ("#c2410c", "#0067a5", "#7a3e9d", "#00795f", "#b8860b", "#b3123f", "#4a5568")
+FAMILIES: tuple[tuple[str, Any], ...] = (
+    ("#c2410c", "-"), ("#0067a5", "--"), ("#7a3e9d", "-."), ("#00795f", ":"),
+    ("#b8860b", (0, (5, 1))), ("#b3123f", (0, (3, 1, 1, 1, 1, 1))), ("#4a5568", (0, (1, 1))),
+)  # fmt: skip
+"""Colour and dashes of each family: who does not tell the colours apart has the dashes."""
 SIZE = (4.4, 3.2)
 MOST_FAMILIES = len(FAMILIES)
 _STYLE: Any = {
@@ -100,7 +104,8 @@ def score_histogram(requests: LabelledRequests, thresholds: ThresholdValues | No
     middle = {name: np.median(requests.raw[requests.malicious == label]) for name, label in _classes(requests)}
     return _plot(
         "Scores",
-        "How raw scores are spread among legitimate and malicious requests. The further apart, the better.",
+        "How raw scores are spread among legitimate and malicious requests. The further apart, the better; what lies right of"
+        " a threshold is acted on.",
         "Histogram of raw scores; median "
         + ", ".join(f"{value:.2f} for {name} requests" for name, value in middle.items()),
         draw,
@@ -118,8 +123,9 @@ def first_action_curve(requests: LabelledRequests) -> Plot:
     furthest = max(everyone[np.isfinite(everyone)].max(initial=1.0), 10.0)
 
     def draw(ax: Axes) -> None:
-        for colour, (name, values) in zip(FAMILIES, waits.items(), strict=False):
-            ax.step(*_cumulative(values, furthest), where="post", color=colour, label=_label(name), linewidth=1.4)
+        for (colour, dashes), (name, values) in zip(FAMILIES, waits.items(), strict=False):
+            ax.step(*_cumulative(values, furthest), where="post", color=colour, linestyle=dashes, label=_label(name),
+                    linewidth=1.4)  # fmt: skip
         ax.step(*_cumulative(everyone, furthest), where="post", color=INK, label="all attackers", linewidth=2.4)
         ax.set_xscale("symlog", linthresh=1, linscale=0.4)
         ax.set(xlim=(0, furthest * 1.1), ylim=(0, 1.02))
@@ -130,13 +136,14 @@ def first_action_curve(requests: LabelledRequests) -> Plot:
         ax.set_xticks(shown if len(shown) < 9 else [0.0, *shown[1::3]], minor=False)
         ax.set_xticks([], minor=True)
         ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-        ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=2, handlelength=3)
 
     acted = float(np.isfinite(everyone).mean())
     return _plot(
         "First action",
         "How many requests attackers got through before they were first challenged or blocked"
-        + (f"; of the {len(attacks)} families, those of most clients." if len(attacks) > len(waits) else "."),
+        + (f"; of the {len(attacks)} families, those of most clients. " if len(attacks) > len(waits) else ". ")
+        + "Higher and further left is better.",
         f"Cumulative share of attackers acted on; it ends at {percent(acted)}.",
         draw,
     )
@@ -177,7 +184,8 @@ def timeline(requests: LabelledRequests) -> Plot:
     }
     return _figure(
         "Over time",
-        f"Requests per minute and what was decided about them, in steps of {_span(width)}.",
+        f"Requests per minute and what was decided about them, in steps of {_span(width)}: of malicious ones little should be"
+        " allowed, of legitimate ones all.",
         "Timeline of decisions; acted on: " + ", ".join(f"{percent(v)} of {k} requests" for k, v in acted.items()),
         draw,
     )
@@ -229,7 +237,8 @@ def precision_recall_curve(requests: LabelledRequests) -> Plot:
     mixed = " and ".join(f"{percent(base)} of {unit}s" for unit, base in bases.items())
     return _plot(
         "Precision and recall",
-        f"Precision depends on how common attacks are: here {mixed} are malicious.",
+        f"The nearer to the upper right corner, the better. Precision depends on how common attacks are: here {mixed} are"
+        " malicious.",
         "Precision against recall, per request and per client",
         draw,
     )
@@ -262,7 +271,7 @@ def reliability_plot(calibration: CalibrationMetrics) -> Plot:
     return _plot(
         "Calibration",
         f"Where attacks are {100 * calibration['prior']:g} % of requests. Expected calibration error {error}; "
-        "points on the dotted line mean what they say. Points at an edge were 0 or 100 %.",
+        "points on the dotted line mean what they say, bars are 95 % intervals. Points at an edge were 0 or 100 %.",
         f"Reliability plot in log-odds; expected calibration error {error}",
         draw,
     )

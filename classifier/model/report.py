@@ -30,7 +30,7 @@ class ReportMeta(TypedDict, total=False):
     about       what the requests are that were measured, in sentences
     invented    whether the attackers are simulated: nobody has their addresses
     title       heading; bundle: name or digest of what was evaluated; command: what made this report
-    created     when, as text
+    created     when the bundle was made, as text
     thresholds  {"challenge": raw or None, "block": raw or None} as in the manifest; further keys are ignored
     budgets     {"challenge": share, "block": share}
     prior       the stated prior of attack
@@ -91,6 +91,7 @@ def report_page(metrics: Metrics, scored: pd.DataFrame, meta: ReportMeta) -> str
         "interval": wording.percent_interval,
         "whole": wording.whole,
         "printable": wording.printable,
+        "unbroken": wording.unbroken,
         "count": lambda n: "–" if n is None else f"{n:,}",
         "g": lambda x: f"{x:g}",
     }

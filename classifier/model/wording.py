@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, TypedDict
@@ -41,6 +42,11 @@ def percent(share: float | None) -> str:
     rest = 100 * min(abs(share), abs(1 - share))
     digits = 0 if rest < 1e-9 or rest >= 9.95 else min(max(0, 1 - math.floor(math.log10(rest))), 4)
     return f"{100 * share:.{digits}f} %"
+
+
+def unbroken(text: str) -> str:
+    """Return text for a page, in which no line ends between a number and its per cent sign."""
+    return re.sub(r"(?<=\d) %", "\u00a0%", text)
 
 
 def percent_interval(figure: Figure) -> str:
@@ -87,12 +93,16 @@ def situation_rows(stretches: list[dict[str, Any]]) -> list[dict[str, str]]:
             {
                 "when": f"{begin:%d %b %H:%M} to {end:%H:%M}" if begin.date() == end.date()
                 else f"{begin:%d %b %H:%M} to {end:%d %b %H:%M}",
-                "minutes": f"{(stretch['until'] - stretch['since']) / 60:,.0f}",
+                "minutes": _minutes((stretch["until"] - stretch["since"]) / 60),
                 "state": stretch["state"],
                 "evidence": "; ".join(stretch["evidence"]),
             }
         )  # fmt: skip
     return rows
+
+
+def _minutes(length: float) -> str:
+    return f"{length:,.0f}" if length >= 1 else "under 1"
 
 
 def situation_lines(stretches: list[dict[str, Any]]) -> list[str]:
@@ -177,6 +187,8 @@ def _legitimate_sentences(legitimate: GroupMetrics | None, budget: float | None)
     clients = round((legitimate["clients_acted_on"]["value"] or 0.0) * legitimate["clients"])
     rule = "" if budget is None else f"; the budget is {percent(budget)}"
     requests = plural(legitimate["requests"], "legitimate request")
+    if not touched:
+        return [f"None of {requests} was challenged or blocked{rule}."]
     return [
         f"{percent(touched)} of {requests} were challenged or blocked{rule}. "
         f"They came from {clients:,} of {plural(legitimate['clients'], 'legitimate client')}."

@@ -126,7 +126,7 @@ def page(found: WhatIf, png: bytes, command: str) -> str:
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": wording.percent, "count": lambda n: f"{n:,.0f}"}
+    environment.filters |= {"percent": wording.percent, "unbroken": wording.unbroken, "count": lambda n: f"{n:,.0f}"}
     by = {outcome.name: outcome for outcome in found.outcomes}
     rows = [
         {"outcome": one, "cells": cells(one), "colour": colour_of(one.name, place), "ours": one.name == BOTSIEVE}

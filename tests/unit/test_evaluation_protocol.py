@@ -230,7 +230,7 @@ def test_the_html_page_says_the_result_first_and_how_its_figures_are_read(tmp_pa
     result = json.loads((DOCS / "evaluation.json").read_text(encoding="utf-8"))
     result["comparison"]["against_best"][0].update(ahead_of_every=False, best="<b>")
     write_result(result, tmp_path)
-    page = (tmp_path / "evaluation.html").read_text(encoding="utf-8")
+    page = (tmp_path / "evaluation.html").read_text(encoding="utf-8").replace("\u00a0", " ")
     assert "Ahead of every baseline in 5 of 6 comparisons" in page
     assert "Too close to tell from the best baseline: plain at 1 %." in page
     assert page.count("<figcaption>") == page.count("<img ") == 2

@@ -16,7 +16,7 @@ from classifier.model.bootstrap import Figure
 from classifier.model.evaluate import evaluate
 from classifier.model.labelled import labelled_requests
 from classifier.model.metrics import Metrics
-from classifier.model.plots import all_plots
+from classifier.model.plots import FAMILIES, all_plots
 from classifier.model.report import ReportMeta, _acted_clients, report_page, write_report
 from classifier.model.summary import print_summary
 from tests.unit.scored_traffic import scored_traffic
@@ -100,6 +100,12 @@ def test_every_figure_has_an_alternative_text_and_every_table_its_headers(text: 
 def test_the_page_is_readable_by_night_and_on_a_telephone(text: str) -> None:
     assert "prefers-color-scheme: dark" in text
     assert 'name="viewport"' in text
+    assert "@media print" in text
+    assert "\u00a0%" in text, "no line ends between a number and its per cent sign"
+
+
+def test_families_are_told_apart_without_colour() -> None:
+    assert len({dashes for _, dashes in FAMILIES}) == len(FAMILIES)
 
 
 def test_the_page_tells_verdict_families_reasons_thresholds_and_what_is_missing(text: str, metrics: Metrics) -> None:
@@ -257,6 +263,13 @@ def test_a_few_legitimate_requests_tell_nothing_of_what_it_costs_them(metrics: M
     summed = wording.verdict(changed, None, 0.01)
     assert summed.title.endswith("but legitimate requests are too few to tell what it costs them")
     assert summed.tone != "good"
+
+
+def test_where_no_legitimate_request_is_touched_none_comes_from_a_client(metrics: Metrics) -> None:
+    groups = [{**group, "acted_on": figure(0.0), "requests": 5_000} for group in metrics["groups"]]
+    changed: Any = {**metrics, "groups": groups}
+    told = "None of 5,000 legitimate requests was challenged or blocked; the budget is 0.20 %."
+    assert wording.verdict(changed, None, 0.002).sentences[-1] == told
 
 
 def test_a_page_says_what_was_measured_and_that_attackers_are_simulated(scored: pd.DataFrame, metrics: Metrics) -> None:
