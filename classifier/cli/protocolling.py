@@ -35,10 +35,11 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     result = run_protocol(PLANS[plan], out, threads_of(threads), lambda what: say(f"{what} …", quiet))
     write(result, out)
+    OUTPUT.print("Recall per client, by grade of attackers and share of legitimate clients accused:")
     for line in result["comparison"]["against_best"]:
         OUTPUT.print(
-            f"{line['grade']:8} at {100 * line['rate']:g} % false positives: recall {100 * line['recall']:.1f} %, "
-            f"best baseline ({line['best']}) {100 * line['best_recall']:.1f} %",
+            f"{line['grade']:8} {100 * line['rate']:g} %: {100 * line['recall']:.1f} %, "
+            f"best baseline {100 * line['best_recall']:.1f} % ({line['best']})",
             markup=False,
         )
     say(f"tables, plots and page: {out / 'evaluation.html'} ({result['run']['minutes']:g} minutes)", quiet)

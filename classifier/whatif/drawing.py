@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 COLOURS = {ALONE: "#6b7785", NONE: ATTACK, BOTSIEVE: LEGITIMATE}
 OTHERS = ("#7a3e9d", "#00795f", "#b8860b")
-LINES = {ALONE: ":", NONE: "--"}
+LINES: dict[str, Any] = {ALONE: ":", NONE: "--", BOTSIEVE: "-"}
+OTHER_LINES = ((0, (6, 2)), (3, (6, 2, 1, 2)), (6, (3, 3)))
+"""Dashes that are out of step: of lines that lie on one another, each is seen."""
 DPI = 160
 
 
@@ -33,9 +35,11 @@ def plot(found: WhatIf) -> bytes:
     with rc_context(style):
         figure = Figure(figsize=(8.6, 6.4), layout="constrained", facecolor="white")
         above, below = figure.subplots(2, 1, sharex=True)
-        _in_time(above, found)
+        _in_time(above, found, attacked)
         _work(below, found, attacked)
         _clock(below, found)
+        figure.legend(*above.get_legend_handles_labels(), loc="outside upper center", ncols=3, frameon=False, fontsize=9,
+                      handlelength=3.2)  # fmt: skip
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=DPI, metadata={"Software": None})
     return drawn.getvalue()
@@ -46,17 +50,22 @@ def colour_of(name: str, place: int) -> str:
     return COLOURS.get(name) or OTHERS[place % len(OTHERS)]
 
 
-def _in_time(ax: Axes, found: WhatIf) -> None:
+def _line(name: str, place: int) -> dict[str, Any]:
+    """Return how the line of a defence is drawn."""
+    ours = name == BOTSIEVE
+    return {
+        "baseline": None, "color": colour_of(name, place), "linestyle": LINES.get(name, OTHER_LINES[place % len(OTHER_LINES)]),
+        "linewidth": 2.4 if ours else 1.5, "zorder": 3 if ours else 2,
+    }  # fmt: skip
+
+
+def _in_time(ax: Axes, found: WhatIf, attacked: bool) -> None:
     for place, (outcome, course) in enumerate(zip(found.outcomes, found.courses, strict=True)):
-        ax.stairs(
-            100 * course.in_time, course.edges, baseline=None, color=colour_of(outcome.name, place), label=outcome.name,
-            linestyle=LINES.get(outcome.name, "-"), linewidth=2.4 if outcome.name == BOTSIEVE else 1.5,
-            zorder=3 if outcome.name == BOTSIEVE else 2,
-        )  # fmt: skip
-    ax.set(ylim=(-3, 103), ylabel="legitimate requests\nserved in time, %")
+        ax.stairs(100 * course.in_time, course.edges, label=outcome.name, **_line(outcome.name, place))
+    ax.set(ylim=(-3, 103), ylabel="%")
+    ax.set_title(f"{'legitimate ' if attacked else ''}requests served in time", fontsize=10, loc="left")
     ax.grid(color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, frameon=False, fontsize=9)
 
 
 def _work(ax: Axes, found: WhatIf, attacked: bool) -> None:
@@ -65,15 +74,14 @@ def _work(ax: Axes, found: WhatIf, attacked: bool) -> None:
         if attacked and outcome.name == ALONE:
             continue
         rate = course.attack_rate if attacked else course.legitimate_rate
-        ax.stairs(
-            rate, course.edges, baseline=None, color=colour_of(outcome.name, place), linestyle=LINES.get(outcome.name, "-"),
-            linewidth=2.4 if outcome.name == BOTSIEVE else 1.5, zorder=3 if outcome.name == BOTSIEVE else 2,
-        )  # fmt: skip
+        ax.stairs(rate, course.edges, **_line(outcome.name, place))
     capacity = found.setup.server.capacity
     ax.axhline(capacity, color=INK, linewidth=1.2, linestyle=(0, (1, 2)))
     ax.annotate(f"capacity {capacity:,.0f} tokens/s", (1, capacity), xycoords=("axes fraction", "data"), ha="right",
                 xytext=(0, 4), textcoords="offset points", fontsize=9)  # fmt: skip
-    ax.set(ylim=(0, None), ylabel=f"{'attackers’ ' if attacked else ''}work served,\ntokens/s")
+    ax.set(ylim=(0, None), ylabel="tokens/s")
+    ax.set_title(f"{'attackers’ ' if attacked else ''}work served", fontsize=10, loc="left")
+    ax.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}")
     ax.grid(color=GRID, linewidth=0.6)
     ax.set_axisbelow(True)
 

@@ -58,7 +58,7 @@ def _seconds(value: float) -> str:
     return f"{value:.1f}" if value < 99.95 else f"{value:,.0f}"
 
 
-COLUMNS = ("in time", "late", "gave up", "lost", "attack tokens", "wait p50", "p99", "load")
+COLUMNS = ("in time", "late", "gave up", "lost", "attack tokens", "wait p50, s", "wait p99, s", "load")
 
 
 def cells(outcome: Outcome) -> list[str]:
@@ -83,7 +83,7 @@ def print_table(found: WhatIf, console: Console) -> None:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("defence", no_wrap=True)
     for name in COLUMNS:
-        table.add_column(name.replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column(name.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for outcome in found.outcomes:
         table.add_row(outcome.name, *cells(outcome), style="bold" if outcome.name == BOTSIEVE else "")
     show_table(table, console)
@@ -117,7 +117,7 @@ def _situation(found: WhatIf) -> list[str]:
 def _caption(found: WhatIf) -> str:
     return (
         f"Of {found.outcomes[0].legitimate:,} {'legitimate ' if found.traffic.labelled else ''}requests with tokens; in time:"
-        f" done {found.setup.deadline:g} s after, at the latest, twice the time taken alone. wait: s longer than alone."
+        f" done {found.setup.deadline:g} s after, at the latest, twice the time taken alone. Wait: longer than alone."
     )
 
 
