@@ -18,14 +18,19 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 
+FLAG = ""
+"""What the help shows as the value of an option that takes none; typer would show `<bool>`."""
+
 Logs = Annotated[
     list[Path],
     typer.Argument(
-        metavar="LOG...", help="Log files (plain, .gz or .zst, of any known format), or the folder of a journal."
+        metavar="LOG", help="Log files (plain, .gz or .zst, of any known format), or the folder of a journal."
     ),
 ]
 BundleFolder = Annotated[Path, typer.Option("--bundle", metavar="DIR", help="Folder of the model.")]
-Format = Annotated[str, typer.Option("--format", help="auto, combined, jsonl, csv, parquet, litellm or envoy.")]
+Format = Annotated[
+    str, typer.Option("--format", metavar="NAME", help="auto, combined, jsonl, csv, parquet, litellm or envoy.")
+]
 Columns = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time
     typer.Option(
@@ -34,23 +39,29 @@ Columns = Annotated[
         help="Event field, and the column or JSON key that holds it; may be repeated.",
     ),
 ]
-Stamp = Annotated[str, typer.Option("--stamp", help="What time stamps mark: auto, start or end of a request.")]
+Stamp = Annotated[
+    str, typer.Option("--stamp", metavar="WHICH", help="What time stamps mark: auto, start or end of a request.")
+]
 Rejects = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
         "--rejects", metavar="FILE", help="Where to note lines that cannot be read [default: beside the output]."
     ),
 ]
-KeepRejected = Annotated[bool, typer.Option("--keep-rejected", help="Note the content of rejected lines, too.")]
+KeepRejected = Annotated[
+    bool, typer.Option("--keep-rejected", metavar=FLAG, help="Note the content of rejected lines, too.")
+]
 MaxRejected = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--max-rejected", metavar="N", min=0, help="Fail when more than N lines are rejected."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no summary.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="The same seed gives the same result.")]
-Threads = Annotated[int, typer.Option("--threads", min=0, help="Threads to use, at most one a core; 0 for as many.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar=FLAG, help="No progress bars and no summary.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="The same seed gives the same result.")]
+Threads = Annotated[
+    int, typer.Option("--threads", metavar="N", min=0, help="Threads to use, at most one a core; 0 for as many.")
+]
 Registry = Annotated[Path, typer.Option("--registry", metavar="DIR", help="Where models:/… are registered.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option("--device", metavar="WHICH", help="auto, cpu or cuda.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -62,7 +73,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", metavar=FLAG, callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Tells malicious bots from legitimate clients in front of LLM inference gateways."""
@@ -112,7 +123,7 @@ def train(
         typer.Option("--block-budget", metavar="SHARE", help="Legitimate requests blocked [0.0001]."),
     ] = None,
     capacity: Annotated[
-        int, typer.Option("--capacity", min=16, help="Clients that the tables are made for.")
+        int, typer.Option("--capacity", metavar="N", min=16, help="Clients that the tables are made for.")
     ] = 524_288,
     registry: Annotated[
         Optional[Path],  # noqa: UP045
@@ -122,7 +133,9 @@ def train(
     ] = None,
     solved_legitimate: Annotated[
         bool,
-        typer.Option("--solved-legitimate", help="Of a journal: a solved challenge labels its request legitimate."),
+        typer.Option(
+            "--solved-legitimate", metavar=FLAG, help="Of a journal: a solved challenge labels its request legitimate."
+        ),
     ] = False,
     format: Format = "auto",
     columns: Columns = None,
@@ -164,20 +177,25 @@ def train(
 def evaluate(
     logs: Annotated[
         Optional[list[Path]],  # noqa: UP045
-        typer.Argument(metavar="LOG...", help="Log files, or the folder of a journal; none with --protocol."),
+        typer.Argument(metavar="LOG", help="Log files, or the folder of a journal; none with --protocol."),
     ] = None,
     bundle: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--bundle", metavar="DIR", help="Folder of the model; none with --protocol."),
     ] = None,
     protocol: Annotated[
-        bool, typer.Option("--protocol", help="Make every table of docs/evaluation.md, from fixed seeds, in --out.")
+        bool,
+        typer.Option(
+            "--protocol", metavar=FLAG, help="Make every table of docs/evaluation.md, from fixed seeds, in --out."
+        ),
     ] = False,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--out", metavar="DIR", help="With --protocol: folder for tables, plots, page, logs and bundle."),
     ] = None,
-    plan: Annotated[str, typer.Option("--plan", help="With --protocol: full, or small (a few minutes).")] = "full",
+    plan: Annotated[
+        str, typer.Option("--plan", metavar="NAME", help="With --protocol: full, or small (a few minutes).")
+    ] = "full",
     json: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--json", metavar="FILE", help="Write every figure as JSON."),
@@ -223,7 +241,7 @@ def score(
     logs: Logs,
     bundle: BundleFolder,
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where scores go: .parquet, .csv or .jsonl.")],
-    per: Annotated[str, typer.Option("--per", help="request or client.")] = "request",
+    per: Annotated[str, typer.Option("--per", metavar="WHICH", help="request or client.")] = "request",
     device: Device = "auto",
     format: Format = "auto",
     columns: Columns = None,
@@ -278,7 +296,13 @@ def whatif(
         float, typer.Option("--deadline", metavar="S", help="Served in time: done S after twice the time taken alone.")
     ] = 10.0,
     calibration: Annotated[
-        float, typer.Option("--calibration", metavar="SHARE", help="First part of the log, which tunes the limits.")
+        float,
+        typer.Option(
+            "--calibration",
+            metavar="SHARE",
+            show_default=False,
+            help="First part of the log, which tunes the limits [a third].",
+        ),
     ] = 1 / 3,
     solves: Annotated[
         str, typer.Option("--solves", metavar="NAMES", help="Software or labelled kinds that solve challenges.")
@@ -346,11 +370,14 @@ def serve(
         Optional[str],  # noqa: UP045
         typer.Option("--challenger", metavar="DIR|models:/…", help="A second model, which is scored and never obeyed."),
     ] = None,
-    host: Annotated[Optional[str], typer.Option("--host", help="Address to listen on [127.0.0.1].")] = None,  # noqa: UP045
-    port: Annotated[Optional[int], typer.Option("--port", help="Port to listen on [8460].")] = None,  # noqa: UP045
-    device: Annotated[Optional[str], typer.Option("--device", help="auto, cpu or cuda.")] = None,  # noqa: UP045
-    mode: Annotated[Optional[str], typer.Option("--mode", help="shadow or enforce [shadow].")] = None,  # noqa: UP045
-    clock: Annotated[Optional[str], typer.Option("--clock", help="server or event [server].")] = None,  # noqa: UP045
+    host: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--host", metavar="ADDRESS", help="Address to listen on [127.0.0.1]."),
+    ] = None,
+    port: Annotated[Optional[int], typer.Option("--port", metavar="N", help="Port to listen on [8460].")] = None,  # noqa: UP045
+    device: Annotated[Optional[str], typer.Option("--device", metavar="WHICH", help="auto, cpu or cuda.")] = None,  # noqa: UP045
+    mode: Annotated[Optional[str], typer.Option("--mode", metavar="WHICH", help="shadow or enforce [shadow].")] = None,  # noqa: UP045
+    clock: Annotated[Optional[str], typer.Option("--clock", metavar="WHICH", help="server or event [server].")] = None,  # noqa: UP045
     journal: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--journal", metavar="DIR", help="Folder for the journal of what was processed."),
@@ -449,7 +476,8 @@ def promote(
         ),
     ] = None,
     margin: Annotated[
-        float, typer.Option("--margin", min=0, max=1, help="By how much a family's share acted on may fall.")
+        float,
+        typer.Option("--margin", metavar="SHARE", min=0, max=1, help="By how much a family's share acted on may fall."),
     ] = 0.02,
     registry: Registry = Path("mlruns"),
     format: Format = "auto",
@@ -475,7 +503,7 @@ def promote(
 
 @app.command()
 def rollback(
-    name: Annotated[str, typer.Option("--name", help="The registered model.")] = "botsieve",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="The registered model.")] = "botsieve",
     registry: Registry = Path("mlruns"),
     quiet: Quiet = False,
 ) -> None:
@@ -535,7 +563,9 @@ def reload(
 def tail(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The gateway's access log, in JSON.")],
     url: Annotated[str, typer.Option("--url", metavar="URL", help="Where the service listens.")],
-    once: Annotated[bool, typer.Option("--once", help="Send what is there, from the beginning, and stop.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", metavar=FLAG, help="Send what is there, from the beginning, and stop.")
+    ] = False,
     position: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--position", metavar="FILE", help="Keeps how far the log was sent; a later start goes on there."),

@@ -23,7 +23,7 @@ from classifier.model.wording import situation_lines
 def needed(logs: list[Path] | None, bundle: Path | None, out: Path | None) -> tuple[list[Path], Path]:
     """Return the logs and the bundle. Raises InputError where one is missing, or with a folder that nothing is written to."""
     if not logs:
-        raise InputError("Missing argument 'LOG...'; see botsieve evaluate --help")
+        raise InputError("Missing argument 'LOG'; see botsieve evaluate --help")
     if bundle is None:
         raise InputError("Missing option '--bundle'; see botsieve evaluate --help")
     if out is not None:

@@ -32,10 +32,16 @@ def bar(what: str, quiet: bool) -> Iterator[Callable[[int, int], None]]:
         say(f"{what} …", quiet)
         yield lambda done, total: None
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[share]}"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=ERRORS) as progress:
-        task = progress.add_task(what, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
+        task = progress.add_task(what, total=None, share="")  # nothing is claimed of what has no known end
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total, share=f"{100 * done / max(total, 1):3.0f} %")
+
+        yield show
+        if progress.tasks[task].total is None:
+            progress.update(task, completed=1, total=1, share="done")
 
 
 class Terminal:

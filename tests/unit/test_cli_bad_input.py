@@ -247,7 +247,7 @@ def test_what_is_no_bundle(tmp_path: Path, made: Made) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["score"], "Missing argument 'LOG...'; see botsieve score --help"),
+        (["score"], "Missing argument 'LOG'; see botsieve score --help"),
         (["score", "LOG", "--bundle", "BUNDLE"], "Missing option '--out'; see botsieve score --help"),
         (["score", "LOG", "--bundle", "BUNDLE", "--out", "o.xlsx"], "must end in .parquet or .csv or .jsonl"),
         (
@@ -268,7 +268,7 @@ def test_what_is_no_bundle(tmp_path: Path, made: Made) -> None:
         (["features", "LOG", "--out", "o.csv"], "must end in .parquet"),
         (["evaluate", "LOG", "--bundle", "BUNDLE", "--json", "none/o.json"], "the folder none does not exist"),
         (["evaluate", "LOG", "--bundle", "BUNDLE", "--inject", "magic"], "unknown attack 'magic'; known are"),
-        (["evaluate"], "Missing argument 'LOG...'; see botsieve evaluate --help"),
+        (["evaluate"], "Missing argument 'LOG'; see botsieve evaluate --help"),
         (["evaluate", "LOG"], "Missing option '--bundle'; see botsieve evaluate --help"),
         (["evaluate", "LOG", "--bundle", "BUNDLE", "--out", "d"], "--out is for --protocol"),
         (["evaluate", "--protocol"], "Missing option '--out'; see botsieve evaluate --help"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import random
@@ -12,17 +13,22 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
+from typer.main import get_command
 
 import classifier.cli.evaluating as evaluating
 import classifier.cli.featuring as featuring
 import classifier.cli.logs as reading
 import classifier.cli.scoring as scoring
 import classifier.cli.simulating as simulating
+import classifier.cli.terminal as terminal
+from classifier.cli.app import app
 from classifier.events import MICROSECONDS
 from classifier.features import stream
 from classifier.features.spec import NAMES
@@ -305,6 +311,29 @@ def test_help_from_the_shell(tmp_path: Path, record_property: pytest.RecordPrope
     assert ran.stderr == ""
     for name in ("simulate", "train", "evaluate", "score", "features", "demo"):
         assert name in ran.stdout
+
+
+def test_help_names_what_an_option_takes_and_nothing_for_one_that_takes_nothing() -> None:
+    commands: Any = get_command(app)
+    for name, command in commands.commands.items():
+        for option in command.params:
+            if option.param_type_name == "option":
+                assert option.metavar is not None, (name, option.opts)
+                assert bool(option.metavar) is not option.is_flag, (name, option.opts)
+
+
+def test_a_bar_claims_no_share_of_what_has_no_known_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(terminal, "ERRORS", Console(file=shown, force_terminal=True, width=100))
+    monkeypatch.setattr(sys, "stderr", SimpleNamespace(isatty=lambda: True))
+    with terminal.bar("learning", quiet=False):
+        pass
+    assert "done" in shown.getvalue()
+    assert "%" not in shown.getvalue()
+    with terminal.bar("reading", quiet=False) as progress:
+        progress(2, 4)
+        progress(4, 4)
+    assert "100 %" in shown.getvalue()
 
 
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
