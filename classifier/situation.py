@@ -491,10 +491,14 @@ def _figures(
 
 def _rises(figures: dict[str, dict[str, float]], rising: list[tuple[str, bool, str]]) -> list[str]:
     return [
-        f"{figures[name]['now']:,.1f} {words} a minute, usually {figures[name]['usual']:,.1f}"
+        f"{_count(figures[name]['now'])} {words} a minute, usually {_count(figures[name]['usual'])}"
         for name, holds, words in rising
         if holds
     ]
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}".removesuffix(".0")
 
 
 def _share(what: str, share: float, usual: float) -> str:

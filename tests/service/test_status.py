@@ -45,6 +45,9 @@ def test_anybody_may_ask_and_is_told_the_same_in_both_forms(judge: Judge, moment
     page = client.get("/status", headers={"accept": "text/html"})
     assert page.headers["content-type"].startswith("text/html")
     assert SAYS["normal"] in page.text
+    hours = page.text.partition("<tbody>")[2]
+    assert hours.count("<rect") == 23, "an hour that has not come yet is not shown as unknown"
+    assert '<rect class="normal" x="220" y="6"' in hours
     assert "default-src 'none'" in page.headers["content-security-policy"]
     assert "<script" not in page.text
     assert client.get("/status/static/console/console.css").status_code == 200

@@ -3,6 +3,8 @@ import { ratesChart, scoresChart } from "./charts.js";
 
 const WINDOW_S = 300;
 const RECENT_S = 10;
+const MINUTE_S = 60;
+const DEGRADED_SHARE = 0.01;
 const BUDGETS_MS = 10_000;
 const SILENT_MS = 5_000;
 const STATES = { calm: "Calm", surge: "Surge of people", attack: "Under attack", unsure: "Unsure" };
@@ -69,7 +71,16 @@ function showTiles(now) {
   say("drift", now.drift.known ? DRIFT[now.drift.verdict] : "not yet");
   say("drift-of", `${whole.format(now.drift.clients)} clients`);
   say("mode", MODES[now.mode] ?? now.mode);
-  $("warming").hidden = !now.warming_up;
+  $("warming").hidden = !now.warming_up || now.mode === "shadow";
+}
+
+// What /status calls degraded: the fail mode answers, and nobody is kept out by it.
+function showFailing() {
+  const minute = seconds.slice(-MINUTE_S);
+  const sum = (column) => minute.reduce((total, second) => total + (second[column] ?? 0), 0);
+  const part = sum(4) / Math.max(sum(1) + sum(2) + sum(3), 1);
+  $("failing").hidden = part < DEGRADED_SHARE;
+  say("failing", part < DEGRADED_SHARE ? "" : `the fail mode answers: ${share(part)} of the last minute`);
 }
 
 function showTotals(totals) {
@@ -178,7 +189,8 @@ function showDrift(drift) {
 // The badge says what is so: a stream can be silent without being closed.
 function showLink() {
   const lost = stream.readyState !== EventSource.OPEN || Date.now() - heard > SILENT_MS;
-  say("link", lost ? "connection lost, trying again" : paused ? "paused" : "live");
+  say("link", lost ? "connection lost: what you see is old" : paused ? "paused" : "live");
+  $("link").classList.toggle("alarm", lost);
 }
 
 function show(now) {
@@ -188,6 +200,7 @@ function show(now) {
   showVerdict(now.situation);
   showRates();
   showTiles(now);
+  showFailing();
   showTotals(now.totals);
   showClients(now.clients);
   showCampaigns(now.campaigns);
