@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -158,8 +158,9 @@ def timeline(requests: LabelledRequests) -> Plot:
     start = requests.time[0] / MICROSECONDS
 
     def draw(figure: Figure) -> None:
-        axes = figure.subplots(2, 1, sharex=True)
-        for ax, (name, label) in zip(axes, (("malicious", True), ("legitimate", False)), strict=True):
+        classes = _classes(requests)[::-1]
+        axes = figure.subplots(len(classes), 1, sharex=True, squeeze=False)[:, 0]
+        for ax, (name, label) in zip(axes, classes, strict=True):
             floor = np.zeros(len(minutes) - 1)
             for code, decision in enumerate(VERDICTS):
                 rows = (requests.malicious == label) & (requests.code == code)
@@ -170,9 +171,9 @@ def timeline(requests: LabelledRequests) -> Plot:
             ax.set_ylim(bottom=0)
             ax.yaxis.set_major_formatter(lambda y, _: f"{y:,.0f}" if y == int(y) else f"{y:g}")
             ax.yaxis.get_major_locator().set_params(nbins=4)
-        axes[1].set_xticks(_ticks(start, float(minutes[-1])))
-        axes[1].xaxis.set_major_formatter(lambda x, _: _clock(start + x, float(seconds[-1])))
-        axes[1].set_xlabel("time (UTC)")
+        axes[-1].set_xticks(_ticks(start, float(minutes[-1])))
+        axes[-1].xaxis.set_major_formatter(lambda x, _: _clock(start + x, float(seconds[-1])))
+        axes[-1].set_xlabel("time (UTC)")
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=3)
 
@@ -322,7 +323,7 @@ def _cumulative(waits: Floats, furthest: float) -> tuple[Floats, Floats]:
     return np.concatenate([[0.0], finite, [furthest * 1.1]]), np.append(share, share[-1])
 
 
-def _classes(requests: LabelledRequests) -> Iterable[tuple[str, bool]]:
+def _classes(requests: LabelledRequests) -> list[tuple[str, bool]]:
     return [
         (name, label)
         for name, label in (("legitimate", False), ("malicious", True))

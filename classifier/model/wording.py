@@ -152,7 +152,9 @@ def _cost(legitimate: GroupMetrics | None, budget: float | None) -> tuple[Tone, 
         return "good", ", within the budget for legitimate requests"
     if touched["low"] is not None and touched["low"] > budget:
         return "poor", ", but touches more legitimate requests than the budget allows"
-    return "fair", ", slightly over the budget for legitimate requests"
+    if (touched["value"] or 0.0) <= 2 * budget:
+        return "fair", ", slightly over the budget for legitimate requests"
+    return "fair", ", and over the budget for legitimate requests, perhaps by chance"
 
 
 def _worse(*tones: Tone) -> Tone:

@@ -184,6 +184,9 @@ def test_thin_and_odd_evaluations_still_make_a_page_and_a_table(scored: pd.DataF
     page = Page(report_page(metrics, frame, META))
     assert page.open == []
     assert "nan" not in page.text
+    assert ("Ranking, whatever" in page.text) is (frame["malicious"].dropna().nunique() == 2), (
+        "no table of dashes alone"
+    )
     print_summary(metrics, Console(width=80, file=io.StringIO()))
 
 
@@ -223,6 +226,12 @@ def figure(value: float, low: float | None = None) -> Figure:
     [
         (0.97, figure(0.001), "good", "Catches nearly all attackers, within the budget for legitimate requests"),
         (0.97, figure(0.003, 0.001), "fair", "Catches nearly all attackers, slightly over the budget"),
+        (
+            0.97,
+            figure(0.01, 0.001),
+            "fair",
+            "Catches nearly all attackers, and over the budget for legitimate requests",
+        ),
         (0.97, figure(0.03, 0.01), "poor", "Catches nearly all attackers, but touches more legitimate requests"),
         (0.6, figure(0.0), "fair", "Catches many attackers"),
         (0.1, figure(0.0), "poor", "Catches few attackers"),
