@@ -47,7 +47,7 @@ def run(log: LogOptions, bundle: Path, json_file: Path | None, threads: int) -> 
 def _show(found: Drift) -> None:
     OUTPUT.print(Text(_account(found)))
     windows = Table("", box=box.SIMPLE_HEAD, show_edge=False, padding=0)
-    for name in ("compared", "clients", "acted\non", "score\nPSI", "drifted", "moved", "unresolved"):
+    for name in ("compared", "clients", "acted\non", "score\nPSI", "features\ndrifted", "moved", "unresolved"):
         windows.add_column(name, justify="right")
     windows.add_column("verdict")
     for window in (found.whole, *found.days):

@@ -42,10 +42,11 @@ export function ratesChart(element) {
   const line = (name, dash, width) => ({ stroke: () => colour(name), dash, width, points: { show: false } });
   return make(element, {
     height: 240,
+    padding: [null, 32, null, null], // half of the last time's label
     scales: { y: { range: (_, low, high) => [0, Math.max(high * 1.1, 5)] } },
     series: [{}, line("allow", [], 2), line("challenge", [6, 4], 2), line("block", [], 3)],
     tzDate: (time) => uPlot.tzDate(new Date(1000 * time), "Etc/UTC"),
-    axes: [axis({ space: 70, values: (_, ticks) => ticks.map(moment) }), axis({ size: 52, values: (_, ticks) => ticks.map((tick) => numbers.format(tick)) })],
+    axes: [axis({ incrs: [1, 5, 10, 30, 60, 120, 300], space: 70, values: (_, ticks) => ticks.map(moment) }), axis({ size: 52, values: (_, ticks) => ticks.map((tick) => numbers.format(tick)) })],
   }, [[], [], [], []]);
 }
 
