@@ -55,7 +55,7 @@ MaxRejected = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--max-rejected", metavar="N", min=0, help="Fail when more than N lines are rejected."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar=FLAG, help="No progress bars and no summary.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", metavar=FLAG, help="No progress bars and no remarks.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", min=0, help="The same seed gives the same result.")]
 Threads = Annotated[
     int, typer.Option("--threads", metavar="N", min=0, help="Threads to use, at most one a core; 0 for as many.")
