@@ -97,7 +97,7 @@ def test_lists_outlive_a_restart_and_entries_expire(tmp_path: Path) -> None:
     assert of(ip="192.0.2.1") == "deny"
 
 
-def test_no_entry_expires_by_a_leap_of_the_machines_clock(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_no_entry_expires_by_a_leap_of_the_machines_clock(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Moment(time.time())
     monkeypatch.setattr("serving.app.time", SimpleNamespace(time=machine))
     app = create_app(Settings(bundle=judge.bundle.path, token=TOKEN), judge, secret=SECRET)
