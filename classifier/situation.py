@@ -10,12 +10,12 @@ The verdict, by rules in this order:
 1. `unsure` while fewer than 30 minutes have been seen: there is no usual minute yet.
 2. `attack` when requests that score like attackers' (at or above the challenge threshold) make up 10 % of all and are more than
    six deviations above the usual, and without the busiest client among them still 5 %, from three clients or more. The same
-   where requests rise and 30 % of them are unusual (above all but 5 % of legitimate ones), 15 % without the busiest client:
+   where requests rise and 20 % of them are unusual (above all but 5 % of legitimate ones), 10 % without the busiest client:
    each by itself may be anybody's, so many at once are not. A flood is told before its first minute is over: as soon as these
    requests make up as much of the minute at hand, and of a usual minute too, so that a few at the begin of a minute do not.
    It is taken back if that minute as a whole does not show it.
 3. `unsure` when one or two clients make nearly all of them: one client is no attack on the service; to deal with it is enough.
-4. `unsure` when requests, clients, newcomers or new accounts rise, and with them unusual requests (15 %), or requests whose
+4. `unsure` when requests, clients, newcomers or new accounts rise, and with them unusual requests (10 %), or requests whose
    prompt template spreads among many clients: look at it.
 5. `surge` when clients, newcomers or new accounts rise and nothing of the above holds.
 6. `calm` otherwise.
@@ -49,7 +49,7 @@ WINDOW, DAY, FEWEST = 5, 1440, 30
 DEVIATIONS = 6.0
 RISE, RISE_NEWCOMERS = 1.6, 2.5
 """Times the usual from which a rise of requests or clients, or of newcomers, counts."""
-ODD_SHARE, SPREADING_SHARE = 0.15, 0.25
+ODD_SHARE, SPREADING_SHARE = 0.10, 0.25
 """Shares of unusual requests, and of those with a spreading template, that make a rise odd."""
 LEAST, LEAST_ACCOUNTS = 20, 8
 """Requests or clients, or new accounts, in the window below which nothing follows from them."""
@@ -151,7 +151,7 @@ class Alarm:
 
 ALARMS = (
     Alarm("acted", "score like attackers’", 0.10, 0.05, False, 0.02),  # ten times the default budget are never usual
-    Alarm("unusual", "score above all but 5 % of legitimate ones", 0.30, 0.15, True, 0.10),
+    Alarm("unusual", "score above all but 5 % of legitimate ones", 0.20, 0.10, True, 0.10),
 )
 
 
