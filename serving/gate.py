@@ -415,7 +415,8 @@ class Gate:
 
     def answer(self, arrivals: Sequence[Arrival], judged: Judged) -> list[Answer]:
         """Decide about scored arrivals and keep what was decided. Raises ValueError when a score is no number."""
-        if judged.by not in (None, self.model):  # another model was loaded meanwhile, with its thresholds
+        by = judged.by
+        if by is not None and by is not self.model:  # another model was loaded meanwhile, with its thresholds
             judged = self.judge(arrivals)
         raws, probabilities = judged.raw.tolist(), judged.probability.tolist()
         policy, thresholds, bundle = self.hooks.decide, self.thresholds, self.bundle
