@@ -351,7 +351,7 @@ class Situation:
                 share = f"{100 * suspects.count / requests:.1f} %"
                 return (
                     f"{share} of the {requests:,} requests of this minute so far {alarm.words}",
-                    f"they come from about {suspects.clients:.0f} clients",
+                    f"they come from {_about(suspects.clients)}",
                 )
         return None
 
@@ -431,7 +431,7 @@ def judged(
             clients = max(getattr(minute, f"{name}_clients") for minute in window)
             told = [
                 _share(alarm.words, shares[name], before[name]),
-                f"they come from about {clients:.0f} clients a minute",
+                f"they come from {_about(clients)} a minute",
             ]
             told += risen
             if clients >= CLIENTS and shares[f"{name}_others"] >= alarm.others:
@@ -499,6 +499,10 @@ def _rises(figures: dict[str, dict[str, float]], rising: list[tuple[str, bool, s
 
 def _count(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}".removesuffix(".0")
+
+
+def _about(clients: float) -> str:
+    return "one client" if round(clients) == 1 else f"about {clients:.0f} clients"
 
 
 def _share(what: str, share: float, usual: float) -> str:
