@@ -76,7 +76,7 @@ class Timer:
         event = Event(moment_us / 1e6, _address(k, False), "POST", "/v1/chat/completions", account=f"visitor{k % 50}",
                       user_agent="OpenAI/Python 1.40.0", prompt="Summarise this report", max_tokens=256)  # fmt: skip
         begin = time.perf_counter()
-        arrivals = [self._gate.arrive(pending) for pending in self._gate.prepare([event])]
+        arrivals = self._gate.arrive_all(self._gate.prepare([event]))
         self._gate.answer(arrivals, self._gate.judge(arrivals))
         return time.perf_counter() - begin
 

@@ -60,7 +60,7 @@ def create_app(bundle: Path) -> FastAPI:
     app = FastAPI()
 
     def decided(asked: Asked) -> Any:
-        arrival = gate.arrive(gate.prepare([LiveEvent(**asked.model_dump())])[0])
+        (arrival,) = gate.arrive_all(gate.prepare([LiveEvent(**asked.model_dump())]))
         return gate.answer([arrival], gate.judge([arrival]))[0]
 
     @app.post("/v1/decide", response_model=Answered)
@@ -69,7 +69,7 @@ def create_app(bundle: Path) -> FastAPI:
 
     @app.post("/v1/decide/batch", response_model=list[Answered])
     async def decide_batch(asked: list[Asked]) -> Any:
-        arrivals = [gate.arrive(pending) for pending in gate.prepare([LiveEvent(**a.model_dump()) for a in asked])]
+        arrivals = gate.arrive_all(gate.prepare([LiveEvent(**a.model_dump()) for a in asked]))
         return [_as_dict(answer) for answer in gate.answer(arrivals, gate.judge(arrivals))]
 
     return app
