@@ -420,6 +420,7 @@ def judged(
     fresh = rising[2][1] or rising[3][1]
     risen = _rises(figures, rising)
     # 2 and 3
+    loud: list[str] = []
     for alarm in ALARMS:
         name = alarm.name
         if (
@@ -436,7 +437,9 @@ def judged(
             told += risen
             if clients >= CLIENTS and shares[f"{name}_others"] >= alarm.others:
                 return "attack", 2, tuple(told), figures
-            return "unsure", 3, (*told, "one or two clients make nearly all of them: look at these"), figures
+            loud = loud or told  # and one who is loud hides no flood of others
+    if loud:
+        return "unsure", 3, (*loud, "one or two clients make nearly all of them: look at these"), figures
     # 4
     if more or crowd or fresh:
         odd = []

@@ -218,6 +218,16 @@ def test_one_client_is_no_attack_on_the_service(others: int) -> None:
     assert day.situation.verdict.rule == 3
 
 
+def test_one_loud_client_hides_no_flood_of_others() -> None:
+    day = Day()
+    day.pass_by(60)
+    loud = (300, 1, HOSTILE)
+    day.pass_by(10, loud)
+    assert day.situation.verdict.rule == 3
+    assert set(day.pass_by(20, loud, (700, 100, UNUSUAL_MARK))) == {"attack"}
+    assert "above all but 5 %" in day.situation.verdict.evidence[0]
+
+
 def test_a_rise_that_is_odd_is_unsure() -> None:
     day = Day()
     day.pass_by(60)
