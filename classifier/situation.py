@@ -243,7 +243,7 @@ class Situation:
         self._onset, self._attack_over = 0, -RETURNS_US
         self._window: deque[Minute] = deque(maxlen=WINDOW)
         self._usual = np.zeros((DAY, len(_FIELDS)))
-        self._kept = 0
+        self._kept = self._silent = 0  # minutes that were kept, and those in a row without a request
         self._candidate: State = "unsure"
         self._held = 0
         self.verdict = Verdict("unsure", 0, 1, ("no whole minute has been seen yet",), {})
@@ -293,14 +293,14 @@ class Situation:
         minute = time // MINUTE_US
         if self._minute is None:
             self._minute = minute
-        if minute - self._minute > DAY:  # nothing of what was usual counts any more
-            self._close()
-            self._window.clear()
-            self._kept, self._minute = 0, minute
-            self._bars, self._look_at = None, [math.inf] * len(ALARMS)
         while self._minute < minute:
             self._close()
             self._minute += 1
+            if self._silent == DAY:  # nothing of what was usual counts any more
+                self._window.clear()
+                self._kept, self._bars, self._look_at = 0, None, [math.inf] * len(ALARMS)
+            elif self._silent > DAY + WINDOW + BETTER:  # more silence changes nothing
+                self._minute = minute
 
     def _close(self) -> None:
         requests, newcomers, accounts, spreading = self._counts
@@ -310,6 +310,7 @@ class Situation:
             requests, _distinct(self._taken, _SEATS), newcomers, accounts, acted.count, acted.clients, acted.others,
             unusual.count, unusual.clients, unusual.others, spreading,
         )  # fmt: skip
+        self._silent = 0 if requests else self._silent + 1
         if requests:
             self._counts = [0] * 4
             self._seats, self._taken = bytearray(_SEATS), 0
@@ -326,13 +327,13 @@ class Situation:
         if requests and self.state != "attack" and self._candidate != "attack":
             self._usual[self._kept % DAY] = closed
             self._kept += 1
-        usual = self._usual[: min(self._kept, DAY)]
-        self._bars, self._look_at = None, [math.inf] * len(ALARMS)
-        if len(usual) >= FEWEST:
-            self._usual_requests = float(np.median(usual[:, 0]))
-            self._bars = tuple(alarm.among(usual) for alarm in ALARMS)
-            if self.state != "attack":
-                self._look_at = [bar.least for bar in self._bars]
+            usual = self._usual[: min(self._kept, DAY)]
+            if len(usual) >= FEWEST:
+                self._usual_requests = float(np.median(usual[:, 0]))
+                self._bars = tuple(alarm.among(usual) for alarm in ALARMS)
+        self._look_at = [math.inf] * len(ALARMS)
+        if self._bars is not None and self.state != "attack":
+            self._look_at = [bar.least for bar in self._bars]
 
     def _flood(self, time: int) -> tuple[str, ...] | None:
         """Return what tells that the minute at hand, so far as `time` (µs), is that of a flood; None if it is not."""

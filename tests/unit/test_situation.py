@@ -295,3 +295,20 @@ def test_silence_is_calm_and_after_a_day_of_it_nothing_is_usual() -> None:
     day.minute = 60 + 600 + DAY + 5
     assert day.pass_by(10)[-1] == "unsure"
     assert len(day.situation.changes) < 10
+
+
+@pytest.mark.parametrize("silence", [DAY - 2, DAY, DAY + 2, DAY + 60])
+def test_silence_is_the_same_minute_by_minute_and_at_once(silence: int) -> None:
+    """A service looks each second whether a minute is over; a log says so with the next request."""
+    watched, read = Day(), Day()
+    for day in (watched, read):
+        day.pass_by(60, (10, 5, HOSTILE))
+    for minute in range(60, 60 + silence):
+        watched.situation.advance(START + minute * MINUTE_US)
+    for day in (watched, read):
+        day.minute += silence
+        day.pass_by(40)
+    assert watched.situation.verdict == read.situation.verdict
+    assert watched.situation.changes == read.situation.changes
+    forgotten = [one for one in read.situation.changes if one.rule == 1 and one.since > START + 60 * MINUTE_US]
+    assert bool(forgotten) == (silence >= DAY)
