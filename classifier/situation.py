@@ -11,9 +11,9 @@ The verdict, by rules in this order:
 2. `attack` when requests that score like attackers' (at or above the challenge threshold) make up 10 % of all and are more than
    six deviations above the usual, and without the busiest client among them still 5 %, from three clients or more. The same
    where requests rise and 20 % of them are unusual (above all but 5 % of legitimate ones), 10 % without the busiest client:
-   each by itself may be anybody's, so many at once are not. A flood is told before its first minute is over: as soon as these
-   requests make up as much of the minute at hand, and of a usual minute too, so that a few at the begin of a minute do not.
-   It is taken back if that minute as a whole does not show it.
+   each by itself may be anybody's, so many at once are not. What is usual of either comes on top of these shares. A flood is
+   told before its first minute is over: as soon as these requests make up as much of the minute at hand, and of a usual
+   minute too, so that a few at the begin of a minute do not. It is taken back if that minute as a whole does not show it.
 3. `unsure` when one or two clients make nearly all of them: one client is no attack on the service; to deal with it is enough.
 4. `unsure` when requests, clients, newcomers or new accounts rise, and with them unusual requests (10 %), or requests whose
    prompt template spreads among many clients: look at it.
@@ -22,9 +22,8 @@ The verdict, by rules in this order:
 
 A worse verdict (but a flood) has to hold for two minutes, a better one for five, so that it does not flap. Minutes of attack
 never become the usual, and what scores like attackers counts as usual up to 2 % of the requests at most, what is unusual up to
-10 %. State is about 160
-kilobytes, whatever comes; counting is O(1), and a log read in the order of time gives bit for bit what the service gives. After a
-day without a request the usual minute is forgotten.
+10 %. State is about 160 kilobytes, whatever comes; counting is O(1), and a log read in the order of time gives bit for bit what
+the service gives. After a day without a request the usual minute is forgotten.
 """
 
 from __future__ import annotations
