@@ -127,7 +127,7 @@ class Snapshots:
                 continue
             except (UnusableError, OSError) as error:
                 unfit.append((used, error))
-        told = {} if found is None else {"file": used, "seconds": round(time.time() - found[1].written)}
+        told = {} if found is None else {"file": used, "seconds": max(round(time.time() - found[1].written), 0)}
         if found is not None and used.endswith(ASIDE):
             log.warning("goes on from a snapshot that had been put aside, so many seconds old", extra=told)
             return found
