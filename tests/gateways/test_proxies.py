@@ -281,7 +281,7 @@ def test_nginx_limits_how_often_an_address_asks_for_challenges(
         with ThreadPoolExecutor(8) as pool:
             asked = pool.map(lambda _: ask(port, "127.1.0.9", "GET", "/v1/challenge/x", {})[0], range(1000))
         statuses = list(asked)
-        assert statuses[:100] == [404] * 100
+        assert statuses.count(404) >= 100, "in whatever order they arrive"
         assert 429 in statuses
         assert ask(port, "127.1.0.8", "GET", "/v1/challenge/x", {})[0] == 404
         assert ask(port, "127.1.0.9", "GET", "/", {})[0] == 200
