@@ -16,6 +16,7 @@ import logging
 import secrets
 import sqlite3
 import threading
+import weakref
 from pathlib import Path
 
 from classifier.errors import BotsieveError, InputError
@@ -54,6 +55,7 @@ class Spent:
             raise InputError(
                 f"the record of spent challenges {path} cannot be opened ({problem}): give a folder that can be written"
             ) from problem
+        weakref.finalize(self, self._database.close)  # for whoever forgets the record without closing it
         self._rows = int(self._database.execute("SELECT count(*) FROM spent").fetchone()[0])
         self._epoch, self._forgotten = self._read_record()
 
