@@ -128,17 +128,21 @@ class Suspects:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """When requests at or above a level (`name` in `Minute`) make an attack: from which share of all requests on, and which
+    """When requests at or above a level (`name` in `Minute`) make an attack: from which share of all requests on, half as many
     without the busiest client; whether requests must rise, too. And up to which share they may be usual."""
 
     name: str
     words: str
     share: float
-    others: float
     rise: bool
     usual_most: float
 
-    def among(self, usual: Floats) -> Bar:
+    @property
+    def others(self) -> float:
+        """The share without the busiest client."""
+        return self.share / 2
+
+    def bar(self, usual: Floats) -> Bar:
         """Return what tells a flood within its first minute, from the usual minutes, float64[m, counts]."""
         median, spreads, means = _usual(usual)
         place, normal = _FIELDS.index(self.name), float(median[0])
@@ -148,10 +152,12 @@ class Alarm:
         return Bar(max(LEAST, chance, share * normal), share)
 
 
-ALARMS = (
-    Alarm("acted", "score like attackers’", 0.10, 0.05, False, 0.02),  # ten times the default budget are never usual
-    Alarm("unusual", "score above all but 5 % of legitimate ones", 0.20, 0.10, True, 0.10),
+_ACTED = Alarm("acted", "score like attackers’", 0.10, rise=False, usual_most=0.02)  # ten times the default budget
+_UNUSUAL = Alarm(
+    "unusual", f"score above all but {100 * UNUSUAL:g} % of legitimate ones", 0.20, rise=True, usual_most=2 * UNUSUAL
 )
+ALARMS = (_ACTED, _UNUSUAL)
+_NEVER = (math.inf,) * len(ALARMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +241,7 @@ class Situation:
         self._bars: tuple[Bar, ...] | None = None
         """What the minute at hand is compared with to tell a flood, once there is a usual minute, `_usual_requests` of it."""
         self._usual_requests = 0.0
-        self._look_at = [math.inf] * len(ALARMS)
+        self._look_at: tuple[float, ...] = _NEVER
         """Requests at or above a level, in one minute, at which to look whether it is a flood."""
         self._early: tuple[Verdict, int] | None = None
         """The verdict before one that was given within the minute at hand, and when the attack before it was over."""
@@ -297,7 +303,7 @@ class Situation:
             self._minute += 1
             if self._silent == DAY:  # nothing of what was usual counts any more
                 self._window.clear()
-                self._kept, self._bars, self._look_at = 0, None, [math.inf] * len(ALARMS)
+                self._kept, self._bars, self._look_at = 0, None, _NEVER
             elif self._silent > DAY + WINDOW + BETTER:  # more silence changes nothing
                 self._minute = minute
 
@@ -329,10 +335,9 @@ class Situation:
             usual = self._usual[: min(self._kept, DAY)]
             if len(usual) >= FEWEST:
                 self._usual_requests = float(np.median(usual[:, 0]))
-                self._bars = tuple(alarm.among(usual) for alarm in ALARMS)
-        self._look_at = [math.inf] * len(ALARMS)
-        if self._bars is not None and self.state != "attack":
-            self._look_at = [bar.least for bar in self._bars]
+                self._bars = tuple(alarm.bar(usual) for alarm in ALARMS)
+        looked_for = self._bars is not None and self.state != "attack"
+        self._look_at = tuple(bar.least for bar in self._bars or ()) if looked_for else _NEVER
 
     def _flood(self, time: int) -> tuple[str, ...] | None:
         """Return what tells that the minute at hand, so far as `time` (µs), is that of a flood; None if it is not."""
@@ -359,10 +364,11 @@ class Situation:
         """Look whether the minute at hand is that of a flood; if not, again when there is a quarter more to look at."""
         evidence = self._flood(time)
         if evidence is None:
-            bars = self._bars or ()
-            self._look_at = [max(bar.least, one.count * 1.25) for bar, one in zip(bars, self._suspects, strict=True)]
+            self._look_at = tuple(
+                max(at, 1.25 * one.count) for at, one in zip(self._look_at, self._suspects, strict=True)
+            )
             return
-        self._candidate, self._held, self._look_at = "attack", WORSE, [math.inf] * len(ALARMS)
+        self._candidate, self._held, self._look_at = "attack", WORSE, _NEVER
         self._early = self.verdict, self._attack_over
         self._turn(Verdict("attack", time, 2, evidence, {}))
 
@@ -444,7 +450,7 @@ def judged(
     if more or crowd or fresh:
         odd = []
         if shares["unusual"] >= ODD_SHARE + before["unusual"] and figures["unusual"]["deviations"] >= DEVIATIONS:
-            odd.append(_share(ALARMS[1].words, shares["unusual"], before["unusual"]))
+            odd.append(_share(_UNUSUAL.words, shares["unusual"], before["unusual"]))
         if (
             shares["spreading"] >= SPREADING_SHARE + before["spreading"]
             and figures["spreading"]["deviations"] >= DEVIATIONS

@@ -18,8 +18,7 @@ from typing import Any
 from classifier.evaluation.comparison import OURS
 from classifier.evaluation.plots import Drawn, draw
 from classifier.evaluation.tables import Result, Table, share, tables_of
-from classifier.model.report import style
-from classifier.model.wording import unbroken
+from classifier.model.page import rendered
 
 PAGE = Path("docs/evaluation.md")
 _PLACE = re.compile(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -63,13 +62,9 @@ def _rounded(value: Any) -> Any:
 
 
 def _page(result: Result, tables: list[Table], drawn: list[Drawn], folder: Path) -> str:
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["unbroken"] = unbroken
     title, tone = _verdict(result)
-    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        style=style(), title=title, tone=tone, told=_sentences(result), ours=OURS,
+    return rendered(
+        _TEMPLATE, title=title, tone=tone, told=_sentences(result), ours=OURS,
         plots=[_shown(plot, folder) for plot in drawn], tables=[_told(table) for table in tables],
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ import pandas as pd
 from classifier.model import wording
 from classifier.model.labelled import labelled_requests
 from classifier.model.metrics import Metrics
+from classifier.model.page import rendered
 from classifier.model.plots import all_plots
 
 TEMPLATE = Path(__file__).with_name("report.html")
@@ -75,28 +76,12 @@ def write_report(path: Path | str, metrics: Metrics, scored: pd.DataFrame, meta:
     Path(path).write_text(report_page(metrics, scored, meta), encoding="utf-8", errors="backslashreplace")
 
 
-def style() -> str:
-    """Return the style sheet of the report, which botsieve's other pages share."""
-    return TEMPLATE.read_text(encoding="utf-8").partition("<style>")[2].partition("</style>")[0]
-
-
 def report_page(metrics: Metrics, scored: pd.DataFrame, meta: ReportMeta) -> str:
     """Return the page of `write_report` as text."""
-    from jinja2 import Environment, StrictUndefined
-
     thresholds, budgets = _thresholds(meta), meta.get("budgets", {})
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {
-        "percent": wording.percent,
-        "interval": wording.percent_interval,
-        "whole": wording.whole,
-        "printable": wording.printable,
-        "unbroken": wording.unbroken,
-        "count": lambda n: "–" if n is None else f"{n:,}",
-        "g": lambda x: f"{x:g}",
-    }
     acted = _acted_clients(scored)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return rendered(
+        TEMPLATE,
         meta=dict.fromkeys(ReportMeta.__annotations__) | meta,
         metrics=metrics,
         verdict=wording.verdict(metrics, thresholds, budgets.get("challenge")),

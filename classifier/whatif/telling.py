@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classifier.model import report, wording
+from classifier.model import wording
+from classifier.model.page import rendered
 from classifier.model.summary import show_table
 from classifier.model.wording import situation_lines, situation_rows
 from classifier.whatif.comparison import ALONE, BOTSIEVE, NONE, Outcome
@@ -123,17 +124,13 @@ def _caption(found: WhatIf) -> str:
 
 def page(found: WhatIf, png: bytes, command: str) -> str:
     """Return the page as text: one file that needs nothing else."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"percent": wording.percent, "unbroken": wording.unbroken, "count": lambda n: f"{n:,.0f}"}
     by = {outcome.name: outcome for outcome in found.outcomes}
     rows = [
         {"outcome": one, "cells": cells(one), "colour": colour_of(one.name, place), "ours": one.name == BOTSIEVE}
         for place, one in enumerate(found.outcomes)
     ]
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        style=report.style(), found=found, told=sentences(found), columns=COLUMNS, rows=rows, title=_title(by),
+    return rendered(
+        TEMPLATE, found=found, told=sentences(found), columns=COLUMNS, rows=rows, title=_title(by),
         tone=_tone(found, by), caption=_caption(found), tiles=_tiles(found, by), command=command,
         plot="data:image/png;base64," + base64.b64encode(png).decode(), server=found.setup.server,
         facts=facts(found), situation=situation_rows(found.situation), forecast=found.forecast, labelled=found.traffic.labelled,
