@@ -309,7 +309,8 @@ class Circumstances(NamedTuple):
 
 CALM = Circumstances()
 ALLOW_LIST, DENY_LIST, LOAD, REGISTRATION = "allow_list", "deny_list", "load", "registration"
-"""Reasons that are not the model's."""
+PASS, WAIT = "pass", "wait"
+"""Reasons that are not the model's. A pass lifts a challenge, or its holder waits because the gateway is full."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,9 @@ The verdict, by rules in this order:
 5. `surge` when clients, newcomers or new accounts rise and nothing of the above holds.
 6. `calm` otherwise.
 
-A worse verdict (but a flood) has to hold for two minutes, a better one for five, so that it does not flap. Minutes of attack
+A worse verdict (but a flood) has to hold for two minutes, a better one for five, so that it does not flap. An attack is not over
+while requests still rise as in 2, for an hour after its last sign: careful attackers come to score like everybody when they have
+been there for some minutes, and who cannot be told from others has not gone. Minutes of attack
 never become the usual, and what scores like attackers counts as usual up to 2 % of the requests at most, what is unusual up to
 10 %. State is about 160 kilobytes, whatever comes; counting is O(1), and a log read in the order of time gives bit for bit what
 the service gives. After a day without a request the usual minute is forgotten.
@@ -58,6 +60,8 @@ CLIENTS = 3
 """Clients from which it may be an attack."""
 WORSE, BETTER = 2, 5
 """Minutes in a row after which a worse, or a better, verdict is believed."""
+LINGERS = 60
+"""Minutes without a sign of it that an attack is held to go on, while requests still rise."""
 UNUSUAL = 0.05
 """Share of legitimate requests that score at or above the level of unusual ones."""
 CHANGES_KEPT = 256
@@ -251,6 +255,7 @@ class Situation:
         self._kept = self._silent = 0  # minutes that were kept, and those in a row without a request
         self._candidate: State = "unsure"
         self._held = 0
+        self._signless = 0  # minutes in a row in which nothing told an attack
         self.verdict = Verdict("unsure", 0, 1, ("no whole minute has been seen yet",), {})
         self.changes: deque[Verdict] = deque(maxlen=changes_kept)
         """The newest verdicts, each as it was when its state began."""
@@ -368,7 +373,7 @@ class Situation:
                 max(at, 1.25 * one.count) for at, one in zip(self._look_at, self._suspects, strict=True)
             )
             return
-        self._candidate, self._held, self._look_at = "attack", WORSE, _NEVER
+        self._candidate, self._held, self._signless, self._look_at = "attack", WORSE, 0, _NEVER
         self._early = self.verdict, self._attack_over
         self._turn(Verdict("attack", time, 2, evidence, {}))
 
@@ -390,9 +395,16 @@ class Situation:
     def _judge(self) -> None:
         now = self._now()
         state, rule, evidence, figures = judged(self._window, self._usual[: min(self._kept, DAY)])
+        self._signless = 0 if state == "attack" else self._signless + 1
+        before = self.verdict
+        if before.state == "attack" and 0 < self._signless <= LINGERS and figures and _more(figures):
+            state, rule = "attack", 2
+            evidence = (
+                "requests have not come down since the attack",
+                *_rises(figures, [("requests", True, "requests")]),
+            )
         self._held = self._held + 1 if state == self._candidate else 1
         self._candidate = state
-        before = self.verdict
         enough = WORSE if _SEVERITY[state] > _SEVERITY[before.state] else BETTER
         if state == before.state:
             self.verdict = Verdict(state, before.since or now, rule, evidence, figures, before.onset)
@@ -412,14 +424,12 @@ def judged(
     figures, now, normal = _figures(window, usual)
 
     def rises(name: str, times: float, least: float = LEAST) -> bool:
-        return figures[name]["deviations"] >= DEVIATIONS and now[name] >= times * normal[name] and (
-            now[name] * WINDOW >= least
-        )  # fmt: skip
+        return _rises_by(figures, name, times, least)
 
     n = max(now["requests"], 1e-9)
     shares = {name: now[name] / n for name in _FIELDS}
     before = {name: normal[name] / max(normal["requests"], 1e-9) for name in _FIELDS}
-    more, crowd = rises("requests", RISE), rises("clients", RISE)
+    more, crowd = _more(figures), rises("clients", RISE)
     rising = [("requests", more, "requests"), ("clients", crowd, "clients")]
     rising.append(("newcomers", rises("newcomers", RISE_NEWCOMERS), "new clients"))
     rising.append(("accounts", rises("accounts", RISE_NEWCOMERS, LEAST_ACCOUNTS), "new accounts"))
@@ -496,6 +506,17 @@ def _figures(
         now[name], normal[name] = mean, middle
         figures[name] = {"now": mean, "usual": middle, "deviations": (mean - middle) / scale}
     return figures, now, normal
+
+
+def _rises_by(figures: dict[str, dict[str, float]], name: str, times: float, least: float = LEAST) -> bool:
+    """Whether a count rises to so many times the usual, and by more than chance."""
+    one = figures[name]
+    return one["deviations"] >= DEVIATIONS and one["now"] >= times * one["usual"] and one["now"] * WINDOW >= least
+
+
+def _more(figures: dict[str, dict[str, float]]) -> bool:
+    """Whether requests rise."""
+    return _rises_by(figures, "requests", RISE)
 
 
 def _rises(figures: dict[str, dict[str, float]], rising: list[tuple[str, bool, str]]) -> list[str]:

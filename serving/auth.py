@@ -7,6 +7,8 @@ It needs `altcha` and either `httpx` (for `BotsieveAuth`) or `httpx2` (for `Bots
 and nothing else of botsieve, so the file can be copied into a program. Answers are not read before the program asks for
 them: streaming stays streaming.
 
+Where a service under attack is full, who has a pass may have to wait for room: it does, for `patience` in all.
+
 A server tells its client how hard to work, so there are bounds: a puzzle above `work_most`, of another kind, or on a host
 that is not the request's own or the stated `service` is left unsolved, and the 401 is handed to the program as it came.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import AsyncGenerator, Generator
 from typing import Any
 
@@ -34,17 +37,24 @@ class _Flow:
     """Which of the two."""
 
     def __init__(
-        self, *, service: str | None = None, attempts: int = 2, work_most: float = 16_000_000, seconds: float = 60.0
+        self,
+        *,
+        service: str | None = None,
+        attempts: int = 2,
+        work_most: float = 16_000_000,
+        seconds: float = 60.0,
+        patience: float = 120.0,
     ) -> None:
         """`service`: the URL where botsieve is reached, if not on the host of the requests.
 
         `attempts`: challenges solved for one request at most. `work_most`: PBKDF2 iterations that a puzzle may be expected
-        to take (about 0.4 µs each). `seconds`: when to give one up.
+        to take (about 0.4 µs each). `seconds`: when to give one up. `patience`: s that one request waits for room at most.
         """
         self._service = self._httpx.URL(service) if service else None
         self._attempts = attempts
         self._work_most = work_most
         self._seconds = seconds
+        self._patience = patience
         self._passes: dict[str, str] = {}
         # Only one of many requests that are refused together solves; the others wait and take its pass.
         self._thread_lock = threading.Lock()
@@ -54,50 +64,64 @@ class _Flow:
         """The flow of `Client`."""
         request.read()  # to be able to send it again
         response = yield self._carry(request)
-        for _ in range(self._attempts):
-            if self._challenge_url(request, response) is None:
-                return
+        solved, waited = 0, 0.0
+        while solved < self._attempts and self._challenge_url(request, response) is not None:
+            wait = 0.0
             with self._thread_lock:
                 if not self._renewed(request):
                     errand = self._errand(request, response)
                     step = next(errand)
-                    while step is not None:
+                    while not isinstance(step, float):
                         if isinstance(step, altcha.Challenge):
                             step = errand.send(self._solve(step))
                         else:
                             answer = yield step
                             answer.read()
                             step = errand.send(answer)
+                    wait = step
+            if 0 < wait <= self._patience - waited:
+                waited += wait
+                time.sleep(wait)
+                response = yield self._carry(request)
+                continue
             renewed = self._renewed(request)
             response = yield self._carry(request)
             if not renewed:
                 return
+            solved += 1
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """The flow of `AsyncClient`; the puzzle is solved in a thread."""
         await request.aread()
         response = yield self._carry(request)
-        for _ in range(self._attempts):
-            if self._challenge_url(request, response) is None:
-                return
+        solved, waited = 0, 0.0
+        while solved < self._attempts and self._challenge_url(request, response) is not None:
+            wait = 0.0
             async with self._task_lock:
                 if not self._renewed(request):
                     errand = self._errand(request, response)
                     step = next(errand)
-                    while step is not None:
+                    while not isinstance(step, float):
                         if isinstance(step, altcha.Challenge):
                             step = errand.send(await anyio.to_thread.run_sync(self._solve, step))
                         else:
                             answer = yield step
                             await answer.aread()
                             step = errand.send(answer)
+                    wait = step
+            if 0 < wait <= self._patience - waited:
+                waited += wait
+                await anyio.sleep(wait)
+                response = yield self._carry(request)
+                continue
             renewed = self._renewed(request)
             response = yield self._carry(request)
             if not renewed:
                 return
+            solved += 1
 
     def _errand(self, request: Any, response: Any) -> Generator[Any, Any, None]:
-        """Fetch the challenge, have it solved, exchange it for a pass; ends with None. Gives up by ending early."""
+        """Fetch the challenge, have it solved, exchange it for a pass. Ends with how long to wait for room, s, float."""
         url = self._challenge_url(request, response)
         answer = yield _beside(request, "GET", url)
         told = _object(answer)
@@ -110,7 +134,7 @@ class _Flow:
                 answer = yield _beside(request, "POST", verify, json={"altcha": payload})
                 if answer.status_code == 200 and answer.headers.get(PASS):
                     self._passes[_origin(request.url)] = answer.headers[PASS]
-        yield None
+        yield _wait_of(told)
 
     def _carry(self, request: Any) -> Any:
         token = self._passes.get(_origin(request.url))
@@ -172,6 +196,12 @@ def _object(response: Any) -> dict[str, Any]:
     except ValueError:
         return {}
     return content if response.status_code == 200 and isinstance(content, dict) else {}
+
+
+def _wait_of(told: dict[str, Any]) -> float:
+    """How long a service tells to wait, s; 0 where it does not."""
+    wait = told.get("wait")
+    return float(wait) if isinstance(wait, int | float) and 0 < wait < 86_400 else 0.0
 
 
 try:

@@ -20,6 +20,7 @@ import msgspec
 from classifier.logs.address import client_address, without_port
 from serving.access import Access, HeaderList, only
 from serving.batching import Batcher
+from serving.challenge import WAITING
 from serving.gate import Answer, Gate, Live, LiveEvent, Rejected, Tallies
 from serving.hot import LOAD_HEADER, PASS_HEADER, load_of
 from serving.metrics import Metrics
@@ -191,6 +192,8 @@ def _headers(answer: Answer) -> list[tuple[bytes, bytes]]:
     if answer.enforced == "challenge":
         url = "" if answer.challenge is None else f' challenge="{answer.challenge["url"]}"'
         headers.append((b"www-authenticate", b"Botsieve" + url.encode()))
+        if answer.challenge is not None and (wait := answer.challenge.get("wait")):
+            headers.append((b"retry-after", b"%d" % wait))
     if answer.challenge is not None:  # what stands last in the URL, for gateways that fetch it themselves
         headers.append((b"x-botsieve-challenge", answer.challenge["url"].rpartition("/")[2].encode()))
     return headers
@@ -202,6 +205,8 @@ def _document(answer: Answer, status: int) -> bytes:
     document = {"type": "about:blank", "title": title, "status": status, "detail": detail, "id": answer.id}
     if answer.challenge is not None:
         document["challenge"] = answer.challenge
+        if "wait" in answer.challenge:
+            document["detail"] = WAITING
     return msgspec.json.encode(document)
 
 

@@ -34,6 +34,12 @@ TRIES = 8
 TRIED = 65_536
 """Challenges whose tries are remembered, about 150 bytes each; the oldest is forgotten first."""
 
+WAITING = (
+    "You have passed the check, but there is no room just now: the service is full and under attack, and who was here before it"
+    " comes first. Send your request again later, with the same pass."
+)
+"""What is said to who holds a pass and has to wait, in words for the person or program that asked."""
+
 # Why there is no challenge or a solution is not accepted, in words for the person or program that asked.
 REFUSALS = {
     "unknown": "There is no challenge here. Send your request again to get one.",
@@ -83,12 +89,16 @@ class ChallengeOptions:
 
 
 class Described(msgspec.Struct, array_like=True, frozen=True):
-    """What the challenge of a decision needs: its id, the client (16 hex digits), the score (1 to 99), when (Unix seconds)."""
+    """What the challenge of a decision needs: its id, the client (16 hex digits), the score (1 to 99), when (Unix seconds).
+
+    Where there is nothing to solve, because the client has a pass and there is no room, `wait` says when to come again, s.
+    """
 
     decision: str
     client: str
     score: int
     time: float
+    wait: int = 0
 
 
 @dataclass(frozen=True)
@@ -176,12 +186,13 @@ class Challenges:
         self._lock = threading.Lock()
         self._tries: OrderedDict[bytes, int] = OrderedDict()
 
-    def brief(self, described: Described) -> dict[str, str]:
-        """Where to get and where to send the challenge of a decision; cheap enough for every answer."""
-        return self.at(self._names.close(described))
+    def brief(self, described: Described) -> dict[str, str | int]:
+        """Where to get and where to send the challenge of a decision, or how long to wait; cheap enough for every answer."""
+        at = self.at(self._names.close(described))
+        return {**at, "wait": described.wait} if described.wait else at
 
-    def at(self, name: str) -> dict[str, str]:
-        """The same, by the name under which a challenge stands in its URL."""
+    def at(self, name: str) -> dict[str, str | int]:
+        """Where, by the name under which a challenge stands in its URL."""
         return {"url": f"{self.options.path}/{name}", "verify": f"{self.options.path}/verify"}
 
     def described(self, name: str) -> Described:

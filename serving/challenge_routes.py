@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -23,7 +24,7 @@ import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse
 
-from serving.challenge import REFUSALS, Challenges, Redeemed, Refused
+from serving.challenge import REFUSALS, WAITING, Challenges, Redeemed, Refused
 from serving.passes import COOKIE, HEADER, Passes
 from serving.problems import Problem
 from serving.rendering import templates
@@ -92,11 +93,15 @@ class Pages:
         self._minutes = max(1, round(passes.options.lifetime_s / 60))
         pages = templates()
         self._challenge, self._refused = pages.get_template("challenge.html"), pages.get_template("refused.html")
+        self._wait = pages.get_template("wait.html")
 
     def challenge(
-        self, decision_id: str, brief: Mapping[str, str], next_url: str, status: int = HTTPStatus.OK
+        self, decision_id: str, brief: Mapping[str, str | int], next_url: str, status: int = HTTPStatus.OK
     ) -> HTMLResponse:
-        """The page that solves a challenge by itself and then goes to `next_url` (made local first)."""
+        """The page that solves a challenge by itself, or waits, and then goes to `next_url` (made local first)."""
+        if wait := brief.get("wait"):
+            page = self._wait.render(self._common(decision_id), wait=wait, next_url=self.local(next_url))
+            return self._answer(page, status, {"Retry-After": str(wait)})
         return self._answer(
             self._challenge.render(
                 self._common(decision_id),
@@ -127,8 +132,8 @@ class Pages:
             "decision_id": decision_id,
         }
 
-    def _answer(self, content: str, status: int) -> HTMLResponse:
-        return HTMLResponse(content, status, headers=_PAGE_HEADERS)
+    def _answer(self, content: str, status: int, headers: Mapping[str, str] = MappingProxyType({})) -> HTMLResponse:
+        return HTMLResponse(content, status, headers={**_PAGE_HEADERS, **headers})
 
 
 def wants_page(accept: str) -> bool:
@@ -179,22 +184,29 @@ def challenge_router(
 
     @router.get("/v1/challenge/{name}", responses=_CHALLENGE_RESPONSES)
     async def challenge(name: str, request: Request) -> Response:
-        """The challenge of a decision: a page where text/html is preferred, else JSON with a fresh puzzle."""
+        """The challenge of a decision: a page where text/html is preferred, else JSON with a fresh puzzle.
+
+        Who has a pass and is to wait gets no puzzle, but `wait`: in how many seconds to come again.
+        """
         as_page = wants_page(request.headers.get("accept", ""))
         next_url = _next_url(request)
         try:
             described = challenges.described(name)
+            at = challenges.at(name)
+            if wait := described.wait:
+                at["wait"] = wait
             if as_page:
-                return pages.challenge(described.decision, challenges.at(name), next_url)
-            issued = challenges.issue(described.decision, described.client, described.score)
+                return pages.challenge(described.decision, at, next_url)
+            issued = (
+                {"detail": WAITING} if wait else challenges.issue(described.decision, described.client, described.score)
+            )
         except SpentError:
             refusal = _refusal("store")
         except Refused as refused:
             refusal = _refusal(refused.reason)
         else:
-            return JSONResponse(
-                {**issued, **challenges.at(name)}, headers={"Cache-Control": "no-store", "Vary": "Accept"}
-            )
+            later = {"Retry-After": str(wait)} if wait else {}
+            return JSONResponse({**issued, **at}, headers={"Cache-Control": "no-store", "Vary": "Accept", **later})
         on_refusal(refusal.reason)
         if as_page:
             return pages.refused(refusal, next_url, "There is no check here")

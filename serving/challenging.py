@@ -14,12 +14,16 @@ from fastapi import APIRouter
 
 from classifier.events import MICROSECONDS
 from classifier.features.hashing import SECRET_VARIABLE
+from classifier.policy import WAIT
 from serving.challenge import ChallengeOptions, Challenges, Described
 from serving.challenge_routes import PageOptions, Pages, challenge_router, wants_page
 from serving.gate import Answer, Decided, Gate
 from serving.passes import Passes, PassOptions
 
 log = logging.getLogger("botsieve.serving")
+
+WAIT_S = (10, 30)
+"""When who has to wait is told to come again, s: not all at once."""
 
 
 def attach(gate: Gate, now: Callable[[], float], secret: bytes | None) -> tuple[Challenges, APIRouter]:
@@ -46,13 +50,15 @@ def attach(gate: Gate, now: Callable[[], float], secret: bytes | None) -> tuple[
 
     def brief(kept: Decided) -> dict[str, Any]:
         assert kept.score is not None  # no fail mode challenges
-        return dict(challenges.brief(Described(kept.id, kept.client, kept.score, kept.time / MICROSECONDS)))
+        low, high = WAIT_S
+        wait = low + secrets.randbelow(high - low + 1) if WAIT in kept.reasons else 0
+        return dict(challenges.brief(Described(kept.id, kept.client, kept.score, kept.time / MICROSECONDS, wait)))
 
     def made(answer: Answer, accept: str, uri: str) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
         if answer.challenge is None or not wants_page(accept):
             return None
         page = pages.challenge(answer.id, answer.challenge, uri, 401)
-        return [header for header in page.raw_headers if header[0] != b"content-length"], bytes(page.body)
+        return [header for header in page.raw_headers if header[0] not in _NOT_OF_A_PAGE], bytes(page.body)
 
     def outcome(identity: str | None, result: str) -> None:
         gate.tallies.challenges[result] += 1
@@ -76,6 +82,9 @@ def signing_secret(given: bytes | None) -> bytes | None:
         return None
     return text.encode()
 
+
+_NOT_OF_A_PAGE = (b"content-length", b"retry-after")
+"""Headers of a page that the gateway's answer has from elsewhere."""
 
 _temporary: list[TemporaryDirectory[str]] = []
 """Folders of services without a state folder: they live as long as the process."""

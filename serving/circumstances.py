@@ -94,6 +94,21 @@ class Observer:
         cost = self._tokens(arrival) / self._settings.typical_tokens
         return Circumstances(listed, registration, self._is_known(arrival), load, cost)
 
+    def full(self, arrival: Arrival) -> bool:
+        """Tell whether a client has to wait with its pass: a hook of the gate.
+
+        A pass is cheap for whoever attacks a service where each request is dear. So when the gateway is full during an attack,
+        what room there comes to be is for those who were there before it.
+        """
+        settings = self._settings
+        return (
+            settings.newcomers_wait
+            and settings.clock != "event"
+            and self.watch.state == "attack"
+            and self.load.now(arrival.live.load) >= 1.0
+            and not self._is_known(arrival)
+        )
+
     def _tokens(self, arrival: Arrival) -> float:
         event = arrival.event
         return predicted_tokens(event.request_bytes, event.max_tokens, arrival.row, self._settings.typical_tokens)
@@ -137,4 +152,5 @@ def attach(gate: Gate, now: Callable[[], float], wall: Callable[[], float]) -> O
     gate.hooks.decide, gate.hooks.listed = observer.decide, observer.lists.of
     gate.hooks.prepare_model = observer.prepare_model
     gate.hooks.let_through, gate.hooks.ended = observer.let_through, observer.load.ended
+    gate.hooks.full = observer.full
     return observer

@@ -34,7 +34,7 @@ from classifier.features.order import EXPIRY_US
 from classifier.features.prepare import Described, Preparer
 from classifier.logs.address import client_address
 from classifier.model.judge import Judge
-from classifier.policy import ALLOW_LIST, DENY_LIST, Decision, Thresholds, Verdict, decide
+from classifier.policy import ALLOW_LIST, DENY_LIST, PASS, WAIT, Decision, Thresholds, Verdict, decide
 from serving.settings import FailMode, Rules, Settings
 from serving.shadow import Shadow
 from serving.snapshot import Clock
@@ -196,8 +196,11 @@ class Hooks:
     """Makes what `decide` needs of another model, and returns what puts it in force. Raises InputError, with nothing changed."""
     challenge: Callable[[Decided], dict[str, Any]] | None = None
     """Tells where the challenge is, for a decision that is enforced as one."""
-    admit: Callable[[str, str], str | None] | None = None
-    """Uses a pass up once for a client: None if it holds, else why not. It lifts a challenge, never a block."""
+    admit: Callable[[str, str, bool], str | None] | None = None
+    """Tells of a pass and a client None if it holds, else why not, and uses it up once where the flag says so. It lifts a
+    challenge, never a block."""
+    full: Callable[[Arrival], bool] | None = None
+    """Tells whether there is no room for a client with a pass: then the challenge stays, and the pass is not used."""
     page: Callable[[Answer, str, str], tuple[list[tuple[bytes, bytes]], bytes] | None] | None = None
     """Makes the page of a refused request from the answer, the Accept header and the URI asked for: its headers and
     body. None for programs."""
@@ -223,7 +226,7 @@ class Tallies:
     rejected: Counter[str] = field(default_factory=Counter)
     completions: Counter[str] = field(default_factory=Counter)
     failed: Counter[tuple[str, str]] = field(default_factory=Counter)  # cause, fail mode
-    passes: Counter[str] = field(default_factory=Counter)  # "admitted", or why not
+    passes: Counter[str] = field(default_factory=Counter)  # "admitted", "waits", or why not
     challenges: Counter[str] = field(default_factory=Counter)  # "solved", or why not
     tokens: Counter[tuple[str, str]] = field(default_factory=Counter)  # asked for, by decision and what was enforced
     snapshots: Counter[str] = field(default_factory=Counter)  # "written" or "failed"
@@ -431,8 +434,8 @@ class Gate:
             arrivals, decided, raws, probabilities, judged.reasons, judged.families, strict=True
         ):
             enforced, warming = self._enforced(arrival, decision.decision, why)
-            if enforced == "challenge" and self._admitted(arrival):
-                enforced, why = "allow", (*why, "pass")
+            if enforced == "challenge" and (shown := self._shown(arrival)) is not None:
+                enforced, why = "allow" if shown == PASS else enforced, (*why, shown)
             if enforced == "allow" and decision.decision != "allow" and self.hooks.let_through is not None:
                 self.hooks.let_through(arrival)
             kept = Decided(
@@ -505,13 +508,16 @@ class Gate:
         warming = self.warming_up and DENY_LIST not in why
         return ("allow" if warming else decision), warming
 
-    def _admitted(self, arrival: Arrival) -> bool:
-        """Whether the client holds a pass, one request of which is then used up."""
+    def _shown(self, arrival: Arrival) -> str | None:
+        """Return what the client's pass does: it lets through, and is used up by one, or it has to wait. None without one."""
         if self.hooks.admit is None or arrival.live.token is None:
-            return False
-        refusal = self.hooks.admit(arrival.live.token, arrival.client)
-        self.tallies.passes[refusal or "admitted"] += 1
-        return refusal is None
+            return None
+        full = self.hooks.full is not None and self.hooks.full(arrival)
+        refusal = self.hooks.admit(arrival.live.token, arrival.client, not full)
+        self.tallies.passes[refusal or ("waits" if full else "admitted")] += 1
+        if refusal is not None:
+            return None
+        return WAIT if full else PASS
 
     # --- completions -----------------------------------------------------------------------------------------------------
 

@@ -64,8 +64,8 @@ class Passes:
         """A new pass for a client (16 hex digits). Writes nothing: it is counted from its first use."""
         return self._seal.close(_Pass(secrets.token_bytes(8), client, self._now() + self.options.lifetime_s))
 
-    def admit(self, token: str, client: str) -> str | None:
-        """None if the pass holds for this client, and one of its requests is then used up; else why it does not.
+    def admit(self, token: str, client: str, spend: bool = True) -> str | None:
+        """None if the pass holds for this client; else why it does not. With `spend` one of its requests is then used up.
 
         "malformed": not made here. "client": another client's. "expired": its minutes are over. "used": its requests are.
         "full": too many passes are running to count this one.
@@ -79,12 +79,12 @@ class Passes:
         if not now < held.expires:
             return "expired"
         with self._lock:
-            return self._count(held.identity, now)
+            return self._count(held.identity, now, spend)
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def _count(self, identity: bytes, now: float) -> str | None:
+    def _count(self, identity: bytes, now: float, spend: bool) -> str | None:
         self._turn(now)
         used = self._young.get(identity)
         if used is None:
@@ -93,11 +93,9 @@ class Passes:
             if len(self) >= self.options.capacity:
                 return "full"
             used = 0
-        if used >= self.options.requests:
-            self._young[identity] = used
-            return "used"
-        self._young[identity] = used + 1
-        return None
+        held = used < self.options.requests
+        self._young[identity] = used + (held and spend)
+        return None if held else "used"
 
     def _turn(self, now: float) -> None:
         past = now - self._turned

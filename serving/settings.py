@@ -140,6 +140,9 @@ class Settings(BaseSettings):
     load_when: Literal["attack", "always"] = Field(
         "attack", description="When load counts: while the service is under attack (/v1/situation), or always"
     )
+    newcomers_wait: bool = Field(
+        True, description="At a full gateway under attack, who is not known waits, with a pass, too"
+    )
     load_s: float = Field(30.0, gt=0, description="s that a load holds that was stated")
     typical_tokens: float = Field(1000.0, gt=0, description="Tokens that a typical request takes, in and out")
     known_account_s: float = Field(86_400.0, ge=0, description="Age below which no account is known, s")

@@ -4,8 +4,9 @@
 
 Trained elsewhere (`botsieve train`), the bundle meets legitimate clients of another seed. The flood lasts ten minutes; it has
 `--times` as many requests as legitimate clients send meanwhile, or with `--by tokens` as many tokens. Attackers of the grade
-`mimic` solve their challenges, others do not; people in browsers do. Limits are tuned on the hour and a half before. The surge is
-one in which ten times as many people as usual make their account within an hour.
+`mimic` solve their challenges, others do not; people in browsers do. Twelve hours come before it, in which clients become known
+and limits are tuned; of these the last are what mimics replay. The surge comes after an hour and a half, and is one in which ten
+times as many people as usual make their account within an hour.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import argparse
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,9 @@ from classifier.whatif.traffic import Traffic
 from classifier.whatif.watched import Watched
 
 FLOODS = ("request_flood", "proxy_flood", "botnet_waves", "slow_botnet", "expensive_requests")
-FLOOD_S, BEFORE_S = 600.0, 5400.0
+FLOOD_S, BEFORE_S, BEFORE_SURGE_S = 600.0, 26 * 3600.0, 5400.0
+REPLAYED_S = 6000.0
+"""s up to the end of the log from which mimics take the clients that they replay."""
 HOSTS = {"request_flood": 40}
 EACH = 40
 """Requests of one attacker, where the family is not of few hosts."""
@@ -57,40 +60,43 @@ class Scenario:
     grade: str
 
 
+@lru_cache(maxsize=1)
 def honest(clients: int, seed: int, span: float) -> pa.Table:
     """Return legitimate traffic of `span` s."""
     return simulate(duration_s=span, clients=clients, attacks="none", seed=seed)
 
 
-def flooded(clients: int, seed: int, family: str, grade: str, times: float, by: str) -> Scenario:
-    """Return legitimate traffic with a flood in its last ten minutes."""
-    span = BEFORE_S + FLOOD_S
+def flooded(
+    clients: int, seed: int, family: str, grade: str, times: float, by: str, before: float = BEFORE_S
+) -> Scenario:
+    """Return `before` s of legitimate traffic, and ten minutes of it with a flood."""
+    span = before + FLOOD_S
     own = honest(clients, seed, span)
     first = own.column("time")[0].as_py() / MICROSECONDS
-    begin, end = START + BEFORE_S, START + span
+    begin, end = START + before, START + span
     meanwhile = _between(own, begin, end)
     wanted = times * meanwhile.num_rows
-    attack = _attack(own, clients, seed, family, grade, round(wanted))
+    attack = _attack(own, clients, seed, family, grade, round(wanted), before)
     if by == "tokens":
         factor = times * _tokens(meanwhile) / max(_tokens(attack), 1.0)
-        attack = _attack(own, clients, seed, family, grade, round(min(wanted * factor, MOST_REQUESTS)))
+        attack = _attack(own, clients, seed, family, grade, round(min(wanted * factor, MOST_REQUESTS)), before)
     return Scenario(f"{family}:{grade}", _by_time([own, attack]), begin - first, grade)
 
 
 def surged(clients: int, seed: int, times: float) -> Scenario:
     """Return legitimate traffic with a surge of newcomers in its last hour, and no attack."""
-    span = BEFORE_S + 3600.0
+    span = BEFORE_SURGE_S + 3600.0
     own = honest(clients, seed, span)
     first = own.column("time")[0].as_py() / MICROSECONDS
     service, place = _place(clients, seed, span)
-    place = replace(place, surge=BEFORE_S)
+    place = replace(place, surge=BEFORE_SURGE_S)
     parts = [own]
     for number in range(legitimate.surge_size(clients, span, times)):
         rng = generator(seed, "client", "surge", number)
         for flow in legitimate.writer("newcomer")(place, rng):
-            parts.append(service.render(_from(flow, BEFORE_S, rng), rng))
+            parts.append(service.render(_from(flow, BEFORE_SURGE_S, rng), rng))
     kept = _between(_by_time(parts), START, START + span)
-    return Scenario(f"surge {times:g}x", kept, START + BEFORE_S - first, "none")
+    return Scenario(f"surge {times:g}x", kept, START + BEFORE_SURGE_S - first, "none")
 
 
 def _from(flow: Flow, low: float, rng: np.random.Generator) -> Flow:
@@ -107,21 +113,23 @@ def _place(clients: int, seed: int, span: float) -> tuple[Service, legitimate.Pl
     return service, legitimate.settle(service, generator(seed, "place"), clients)
 
 
-def _attack(own: pa.Table, clients: int, seed: int, family: str, grade: str, requests: int) -> pa.Table:
-    span = BEFORE_S + FLOOD_S
+def _attack(own: pa.Table, clients: int, seed: int, family: str, grade: str, requests: int, before: float) -> pa.Table:
+    span = before + FLOOD_S
     rng = generator(seed, "flood", family, grade)
     attackers = HOSTS.get(family, max(requests // EACH, 10))
     scene: Scene
     if grade == "mimic":
         # It replays clients of the log, at their own times: ten of each, of which the flood's part counts.
-        scene, effort = WovenScene(own, rng), Effort(attackers, round(requests * span / FLOOD_S), 0.0, span)
+        replayed = min(REPLAYED_S, span)
+        recent = _between(own, START + span - replayed, START + span)
+        scene, effort = WovenScene(recent, rng), Effort(attackers, round(requests * replayed / FLOOD_S), 0.0, replayed)
     else:
         service, _ = _place(clients, seed, span)
         service.taken = set(own.column("ip").unique().to_pylist())
-        scene, effort = service, Effort(attackers, requests, BEFORE_S, span)
+        scene, effort = service, Effort(attackers, requests, before, span)
     flows = families()[family](grade).campaign(scene, effort, rng)
     parts = [scene.render(flow, rng) for flow in flows if len(flow)]
-    attack = _between(pa.concat_tables(parts).combine_chunks().cast(EVENT_SCHEMA), START + BEFORE_S, START + span)
+    attack = _between(pa.concat_tables(parts).combine_chunks().cast(EVENT_SCHEMA), START + before, START + span)
     if attack.num_rows > 1.1 * requests:
         kept = np.sort(rng.choice(attack.num_rows, requests, replace=False))
         attack = attack.take(pa.array(kept))

@@ -18,7 +18,6 @@ import pyarrow.compute as pc
 
 from classifier.events import VERDICTS
 from classifier.model.apply import Scored
-from classifier.policy import CHALLENGE
 from classifier.whatif.traffic import Decided, Traffic, traffic_of
 
 ROUNDS = 8
@@ -73,14 +72,15 @@ def enforced(
 
     while done < max(rounds, 2) and refused.any():
         played = again(False)
-        unsettled = int(np.sum((played.code != decided.code) & acts))
+        other = (played.code != decided.code) | (played.waits != decided.waits)
+        unsettled = int(np.sum(other & acts))
         done += 1
         if not unsettled:
             break
         decided, refused = played, played.refused(can, acts)
     if explain:
         decided = replace(decided, reasons=again(True).reasons)
-    return Enforced(traffic, shadow, decided, can & acts & (decided.code == CHALLENGE), refused, done, unsettled)
+    return Enforced(traffic, shadow, decided, decided.solved(can, acts), refused, done, unsettled)
 
 
 def _rewritten(

@@ -68,7 +68,7 @@ class Served:
 class Pressed:
     """Whom load turns away, n requests: those `open` to it (bool[n]) whose `raw` (float32[n]) reaches the threshold of the
     moment. That is `marks[k]` (float32[steps + 1], not rising), where k grows from 0 to `steps` with the load above `begins`,
-    `weight` times as fast (float64[n]). Who `can` (bool[n]) solve the challenge goes on to the server.
+    `weight` times as fast (float64[n]). Who `can` (bool[n]) solve the challenge goes on to the server, unless that is full.
     """
 
     raw: npt.NDArray[np.float32]
@@ -90,24 +90,24 @@ def serve(server: Server, arrival: Floats, work: Floats) -> Served:
     begin, end = arrival.copy(), arrival.copy()
     needs = np.flatnonzero(work > 0)
     started, ended = np.full(len(needs), np.nan), np.full(len(needs), np.nan)
-    _serve(arrival[needs], work[needs], *server.figures, *_UNPRESSED, np.empty(0, np.bool_), started, ended)
+    _serve(arrival[needs], work[needs], *server.figures, *_UNPRESSED, *_UNPRESSED[-2:], started, ended)
     begin[needs], end[needs] = started, ended
     return Served(begin, end)
 
 
-def challenged_under_load(server: Server, arrival: Floats, work: Floats, pressed: Pressed) -> Flags:
-    """Return who is challenged because the server is busy when it arrives, bool[n]; arrivals and work as for `serve`.
+def challenged_under_load(server: Server, arrival: Floats, work: Floats, pressed: Pressed) -> tuple[Flags, Flags]:
+    """Return who is challenged because the server is busy when it arrives, and of them for whom it is full, bool[n] each.
 
-    The load is 1 when those that run get half of their full speed or less. A request that is to be refused anyway has no
-    work and is not open.
+    Arrivals and work are as for `serve`. The load is 1, and the server full, when those that run get half of their full speed
+    or less. A request that is to be refused anyway has no work and is not open.
     """
     n = len(arrival)
-    begin, end, challenged = np.empty(n), np.empty(n), np.zeros(n, np.bool_)
+    begin, end, challenged, full = np.empty(n), np.empty(n), np.zeros(n, np.bool_), np.zeros(n, np.bool_)
     _serve(
         arrival, work, *server.figures, pressed.raw, pressed.marks, float(pressed.begins), pressed.weight, pressed.open,
-        pressed.can, challenged, begin, end,
+        pressed.can, challenged, full, begin, end,
     )  # fmt: skip
-    return challenged
+    return challenged, full
 
 
 _UNPRESSED = (
@@ -117,7 +117,22 @@ _UNPRESSED = (
 
 @njit(cache=True, nogil=True)
 def _serve(  # type: ignore[no-untyped-def]
-    arrival, work, capacity, speed, slots, patience, raw, marks_at, begins, weight, open_, can, challenged, begin, end
+    arrival,
+    work,
+    capacity,
+    speed,
+    slots,
+    patience,
+    raw,
+    marks_at,
+    begins,
+    weight,
+    open_,
+    can,
+    challenged,
+    full,
+    begin,
+    end,
 ):
     """Run the queue. All that run get the same rate, so each ends when the work done per slot reaches a fixed mark.
 
@@ -159,7 +174,8 @@ def _serve(  # type: ignore[no-untyped-def]
             over = max((load - begins) / (1.0 - begins), 0.0)
             if over > 0.0 and raw[tail] >= marks_at[round((len(marks_at) - 1) * min(over * weight[tail], 1.0))]:
                 challenged[tail] = True
-                gone[tail] |= not can[tail]
+                full[tail] = load >= 1.0
+                gone[tail] |= full[tail] or not can[tail]
         if head == tail and gone[tail]:
             head += 1
         elif head == tail and running < slots:

@@ -15,7 +15,7 @@ from classifier.circumstances import TYPICAL_TOKENS, Known, predicted_tokens_of
 from classifier.errors import InputError
 from classifier.events import MICROSECONDS, clients_of
 from classifier.model.apply import Scored
-from classifier.policy import BLOCK, CHALLENGE
+from classifier.policy import ALLOW, CHALLENGE
 from classifier.whatif.solving import software_of
 
 Floats = npt.NDArray[np.float64]
@@ -120,7 +120,7 @@ class Decided:
     """What was decided of n requests: code uint8[n] (`policy.ALLOW` …), raw float32[n], reasons object[n].
 
     And what load asks: the client's `history` in s (`Known.history`), float32[n], and the `cost`, predicted tokens over
-    typical ones, float64[n].
+    typical ones, float64[n]. `waits`, bool[n], marks challenges that no pass lifts, because the gateway is full.
     """
 
     code: npt.NDArray[np.uint8]
@@ -128,6 +128,7 @@ class Decided:
     reasons: npt.NDArray[np.object_]
     history: npt.NDArray[np.float32]
     cost: Floats
+    waits: Flags
 
     @classmethod
     def of(cls, part: Scored) -> Decided:
@@ -143,11 +144,16 @@ class Decided:
             results.column("reasons").to_numpy(zero_copy_only=False),
             Known().history(part.rows),
             tokens / TYPICAL_TOKENS,
+            np.zeros(len(tokens), np.bool_),
         )
+
+    def solved(self, can: Flags, acts: Flags) -> Flags:
+        """Mark what goes on after a challenge, bool[n]: `can` solve one, `acts` is where decisions are enforced."""
+        return np.asarray(acts & (self.code == CHALLENGE) & can & ~self.waits)
 
     def refused(self, can: Flags, acts: Flags) -> Flags:
         """Mark what does not reach the model, bool[n]: `can` solve a challenge, `acts` is where decisions are enforced."""
-        return np.asarray(acts & ((self.code == BLOCK) | ((self.code == CHALLENGE) & ~can)))
+        return np.asarray(acts & (self.code != ALLOW) & ~self.solved(can, acts))
 
     @classmethod
     def joined(cls, parts: list[Decided]) -> Decided:

@@ -217,6 +217,7 @@ class BotsieveGuardrail(CustomGuardrail):
 
 _BLOCKED = "This request is blocked: it looks like an attack."
 _CHALLENGED = "Solve the challenge of this request, then send it again with the pass that this earns."
+_WAITING = "The service is full and under attack: send this request again later, with the same pass."
 
 
 def _refusal(answer: dict[str, Any]) -> HTTPException:
@@ -236,6 +237,9 @@ def _refusal(answer: dict[str, Any]) -> HTTPException:
     if answer.get("challenge"):
         detail["challenge"] = answer["challenge"]
         headers["www-authenticate"] = f'Botsieve challenge="{answer["challenge"]["url"]}"'
+        if "wait" in answer["challenge"]:
+            detail["detail"] = _WAITING
+            headers["retry-after"] = str(answer["challenge"]["wait"])
     return HTTPException(401, detail, headers)
 
 

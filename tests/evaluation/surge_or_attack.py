@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from classifier.evaluation.flood import BEFORE_S, flooded, surged
+from classifier.evaluation.flood import flooded, surged
 from classifier.events import MICROSECONDS
 from classifier.model.apply import LogWatch, Model
 from classifier.situation import FEWEST, MINUTE_US, STATES
 from classifier.traffic import families, simulate
 from classifier.traffic.family import GRADES
 
+BEFORE_S = 5400.0
 REACTION = 1
 """Minutes that a verdict may take."""
 
@@ -93,7 +94,7 @@ def _surge(clients: int, seed: int) -> tuple[pa.Table, float]:
 
 
 def _attack(given: argparse.Namespace, family: str, grade: str, seed: int) -> tuple[pa.Table, float]:
-    scenario = flooded(given.clients, seed, family, grade, given.times, "requests")
+    scenario = flooded(given.clients, seed, family, grade, given.times, "requests", BEFORE_S)
     events = scenario.events
     hostile = events.column("malicious").to_numpy(zero_copy_only=False).astype(bool)
     seconds = (events.column("time").to_numpy() - events.column("time")[0].as_py()) / MICROSECONDS

@@ -5,8 +5,10 @@ That it solves and is served is shown with the OpenAI client through real gatewa
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import sys
+import time
 from typing import Any
 
 import altcha
@@ -98,6 +100,46 @@ def test_a_site_that_challenges_forever_is_given_up() -> None:
     with httpx.Client(auth=BotsieveAuth(), transport=httpx.MockTransport(stubborn)) as client:
         assert client.get(f"{SITE}/v1/chat").status_code == 401
     assert site.solved <= 2
+
+
+class Full(Site):
+    """A gateway that is full for the first of those who have a pass."""
+
+    def __init__(self, waits: int, wait: Any = 0.01) -> None:
+        super().__init__()
+        self.waits, self.puzzle, self.told = waits, self.challenge, {"wait": wait, "detail": "no room"}
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        waiting = self.waits > 0 and request.headers.get(PASS) == "a pass"
+        if not waiting:
+            return super().__call__(request)
+        self.waits -= 1
+        self.challenge = self.told
+        return httpx.Response(401, headers={"www-authenticate": f'Botsieve challenge="{self.url}"'})
+
+
+def test_who_has_a_pass_waits_for_room_with_it() -> None:
+    site = Full(3)
+    assert asked(site).json() == {"served": "body"}
+    assert site.solved == 1
+
+    async def later() -> httpx.Response:
+        transport = httpx.MockTransport(Full(3))
+        async with httpx.AsyncClient(auth=BotsieveAuth(), transport=transport) as client:
+            return await client.post(f"{SITE}/v1/chat", content=b"body")
+
+    assert asyncio.run(later()).json() == {"served": "body"}
+
+
+@pytest.mark.parametrize(("wait", "waits"), [(0.03, 3), (60, 1), (1e9, 2), ("20", 2), (-1, 2), (True, 2)])
+def test_who_waits_is_patient_only_so_long(wait: Any, waits: int) -> None:
+    """What is no time to wait is left alone as any 401 that cannot be solved."""
+    site = Full(1_000, wait)
+    started = time.monotonic()
+    assert asked(site, patience=0.1).status_code == 401
+    assert time.monotonic() - started < 5.0
+    assert site.solved == 1
+    assert 1_000 - site.waits <= waits + 2
 
 
 def test_it_works_where_only_the_newer_httpx_is(monkeypatch: pytest.MonkeyPatch) -> None:

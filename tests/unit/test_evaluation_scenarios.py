@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from classifier.evaluation.flood import BEFORE_S, FLOOD_S, Scenario, flooded, honest, surged
+from classifier.evaluation.flood import BEFORE_S, BEFORE_SURGE_S, FLOOD_S, Scenario, flooded, honest, surged
 from classifier.events import MICROSECONDS
 
 
@@ -35,7 +35,7 @@ def test_a_surge_is_of_new_accounts_alone() -> None:
     scenario = surged(100, 5, 10.0)
     seconds = _seconds(scenario)
     assert not scenario.events.column("malicious").to_numpy(zero_copy_only=False).any()
-    usual = honest(100, 5, BEFORE_S + 3600.0)
+    usual = honest(100, 5, BEFORE_SURGE_S + 3600.0)
     assert scenario.events.num_rows > usual.num_rows
 
     def accounts(low: float, high: float) -> int:

@@ -312,3 +312,20 @@ def test_silence_is_the_same_minute_by_minute_and_at_once(silence: int) -> None:
     assert watched.situation.changes == read.situation.changes
     forgotten = [one for one in read.situation.changes if one.rule == 1 and one.since > START + 60 * MINUTE_US]
     assert bool(forgotten) == (silence >= DAY)
+
+
+def test_an_attack_is_not_over_while_requests_have_not_come_down_but_for_an_hour_at_most() -> None:
+    """Careful attackers score like everybody after some minutes; they have not gone."""
+    day = Day()
+    day.pass_by(60)
+    assert day.pass_by(3, (300, 60, HOSTILE))[-1] == "attack"
+    assert set(day.pass_by(20, (300, 60, 0))) == {"attack"}
+    assert day.situation.verdict.evidence[0] == "requests have not come down since the attack"
+    onset = day.situation.verdict.onset
+    assert set(day.pass_by(5)) <= {"attack", "calm"}
+    assert day.pass_by(10)[-1] == "calm", "they have"
+    day.pass_by(2, (300, 60, HOSTILE))
+    states = day.pass_by(90, (300, 60, 0))
+    assert day.situation.changes[-2].onset == onset
+    assert states[58] == "attack"
+    assert set(states[75:]) == {"surge"}, "what stays for an hour without a sign of an attack is none"

@@ -178,8 +178,13 @@ def test_under_attack_a_full_server_takes_known_clients_first(state: str) -> Non
     curve = legitimate_curve(np.zeros(1_000, np.float32), np.arange(1_000))
     policy = Policy(Thresholds(1.0, 2.0), budget=0.01, curve=curve)
     found = what_if([events], score, 0.05, Solving(), Options(capacity=100.0), situation=situation, policy=policy)
-    turned = np.array([str(reason).startswith(LOAD) for reason in found.enforced.decided.reasons])
+    decided = found.enforced.decided
+    turned = np.array([str(reason).startswith(LOAD) for reason in decided.reasons])
     assert turned.any() == (state == "attack")
+    # Of who was turned away some could have solved their challenge, but the server was full.
+    assert (turned & decided.waits & found.enforced.refused).any() == (state == "attack")
+    assert any("wait" in str(reason).split() for reason in decided.reasons) == (state == "attack")
+    assert not (decided.waits & found.enforced.solved).any()
     assert not turned[found.traffic.time < begins].any()
     assert not set(found.traffic.names[found.traffic.client[turned]]) & old
     assert found.outcomes[-1].lost == (found.enforced.refused & found.traffic.legitimate).sum()

@@ -126,15 +126,17 @@ def test_load_challenges_by_how_full_the_server_is_at_that_moment(seed: int, sol
         rng.random(n) < 0.8,
         rng.random(n) < solve,
     )
-    challenged = challenged_under_load(server, arrival, work, pressed)
-    left = challenged & ~pressed.can
+    challenged, full = challenged_under_load(server, arrival, work, pressed)
+    left = challenged & (full | ~pressed.can)
     served = serve(server, arrival, np.where(left, 0.0, work))
     runs = ~left & (work > 0)
     for i in range(n):
         before = runs & (np.arange(n) < i)
         running = int(np.sum(before & (served.begin <= arrival[i]) & (served.end > arrival[i])))
-        over = max((min(FULL * running * server.speed / server.capacity, 1.0) - 0.5) / 0.5, 0.0)
+        load = min(FULL * running * server.speed / server.capacity, 1.0)
+        over = max((load - 0.5) / 0.5, 0.0)
         expected = (
             pressed.open[i] and over > 0 and pressed.raw[i] >= marks[round(8 * min(over * pressed.weight[i], 1.0))]
         )
         assert challenged[i] == expected
+        assert full[i] == (expected and load == 1.0)
