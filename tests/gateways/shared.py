@@ -227,10 +227,10 @@ def inference() -> Iterator[Inference]:
 
 
 class Running:
-    """A botsieve service as a program."""
+    """A botsieve service as a program: the real one, or another `program` around it."""
 
-    def __init__(self, folder: Path, bundle: Path, **settings: Any) -> None:
-        self.port, self.folder, self._bundle = free_port(), folder, bundle
+    def __init__(self, folder: Path, bundle: Path, program: str = "serving", **settings: Any) -> None:
+        self.port, self.folder, self._bundle, self._program = free_port(), folder, bundle, program
         given = {"mode": "enforce", "clock": "event", "warm_up_s": 0, "token": TOKEN, "trusted_proxies": ["127.0.0.1/32"],
                  "account_header": "x-botsieve-account", "state": str(folder / "state"), **settings}  # fmt: skip
         if given.pop("grpc", False):
@@ -243,7 +243,7 @@ class Running:
 
     @contextmanager
     def __call__(self) -> Iterator[Running]:
-        command = [sys.executable, "-m", "serving", "--bundle", str(self._bundle), "--port", str(self.port)]
+        command = [sys.executable, "-m", self._program, "--bundle", str(self._bundle), "--port", str(self.port)]
         with program(command, self.port, self.folder / "service.log", **self._environment):
             os.environ["BOTSIEVE_TOKEN"] = TOKEN
             try:
@@ -254,6 +254,12 @@ class Running:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def load(self, load: float) -> None:
+        """State how loaded the gateway is."""
+        headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
+        body = json.dumps({"load": load}).encode()
+        urllib.request.urlopen(urllib.request.Request(self.url + "/v1/load", body, headers), timeout=10).close()
 
     def metric(self, line: str) -> float:
         """Return the value of one metric with its labels; 0 where there is none."""

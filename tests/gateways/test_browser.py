@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from classifier.model.bundle import load_bundle, write_bundle
-from tests.gateways.shared import Inference, Running, installed, missing
+from tests.gateways.shared import Inference, Running, eventually, installed, missing
 from tests.gateways.test_proxies import ALL
 
 pytestmark = pytest.mark.slow
@@ -114,3 +114,32 @@ def test_without_scripts_the_page_says_what_to_do(browser: Any, site: str) -> No
     assert page.locator(".notice h2").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     context.close()
+
+
+def test_a_person_waits_for_room_and_goes_on_by_itself(
+    browser: Any, shared: Path, inference: Inference, tmp_path: Path
+) -> None:
+    installed("nginx")
+    settings = {
+        "gateway": "nginx", "clock": "server", "challenge_secure": False, "challenge_work_least": 1_000, "load_s": 600,
+        "challenge_work_most": 1_000, "site": "Example Inference", "block_budget": 0.0,
+    }  # fmt: skip
+    with (
+        Running(tmp_path, shared / "bundle", "tests.gateways.attacked", **settings)() as service,
+        ALL[0](tmp_path, service.port, inference.port) as port,
+    ):
+        service.load(1.0)
+        context = browser.new_context(viewport={"width": 360, "height": 700})
+        page = context.new_page()
+        assert page.goto(f"http://localhost:{port}/chat?plan=1").status == 401
+        page.get_by_role("heading", name="There is no room just now").wait_for(timeout=30_000)
+        shot(page, "wait-narrow")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert page.url == f"http://localhost:{port}/chat?plan=1"
+        eventually(lambda: service.metric('botsieve_passes_total{result="waits"}') >= 3)
+        assert inference.asked == 0
+        service.load(0.0)
+        page.get_by_text("xxxxxxxx").wait_for(timeout=30_000)
+        assert page.url == f"http://localhost:{port}/chat?plan=1"
+        assert service.metric('botsieve_challenges_total{result="solved"}') == 1, "it was earned once"
+        context.close()

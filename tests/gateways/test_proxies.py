@@ -33,6 +33,7 @@ from tests.gateways.shared import (
     Running,
     ask,
     drive,
+    eventually,
     free_port,
     installed,
     program,
@@ -525,3 +526,41 @@ def test_the_openai_client_solves_its_challenges_and_is_served(
             assert service.metric(solved) == 1, "one pass serves them all"
             assert asyncio.run(streamed(url)) == "".join(f"{number} " for number in range(10))
             assert service.metric('botsieve_passes_total{result="admitted"}') >= 12
+
+
+def test_who_has_a_pass_waits_for_room_during_an_attack(
+    gateway: Gateway, shared: Path, inference: Inference, tmp_path: Path
+) -> None:
+    work = {"challenge_work_least": 2000, "challenge_work_most": 8000, "load_s": 600}
+    running = Running(
+        tmp_path, shared / "bundle", "tests.gateways.attacked", **settings(gateway), clock="server", block_budget=0.0, **work
+    )  # fmt: skip
+    asked: dict[str, Any] = {"model": "m-large", "messages": [{"role": "user", "content": "How many?"}]}
+    waits, auth = 'botsieve_passes_total{result="waits"}', BotsieveAuth2()
+    with running() as service, gateway(tmp_path, service.port, inference.port) as port:
+        service.load(1.0)
+        with (
+            openai.OpenAI(
+                api_key="alice",
+                base_url=f"http://127.0.0.1:{port}/v1",
+                max_retries=0,
+                http_client=httpx2.Client(auth=auth),
+            ) as client,
+            ThreadPoolExecutor(1) as background,
+        ):
+            called = background.submit(outcome, client, asked)
+            eventually(lambda: service.metric(waits) >= 2)
+            assert not called.done()
+            (token,) = auth._passes.values()
+            headers = {"x-botsieve-pass": token, "authorization": "Bearer alice", "accept": "application/json"}
+            status, told, body = ask(port, "127.0.0.1", "POST", "/v1/chat/completions", headers, b"{}")
+            assert (status, told["retry-after"]) == (401, "1")
+            assert b"with the same pass" in body
+            page = ask(port, "127.0.0.1", "GET", "/chat?x=1", {**headers, "accept": "text/html"})
+            assert page[0] == 401
+            assert page[1]["content-type"].startswith("text/html")
+            assert b'content="1; url=/chat?x=1"' in page[2]
+            assert inference.asked == 0
+            service.load(0.0)
+            assert called.result(20) == "served"
+        assert service.metric('botsieve_challenges_total{result="solved"}') == 1
