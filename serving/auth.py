@@ -27,6 +27,8 @@ import anyio
 PASS = "x-botsieve-pass"
 _PREFIX = re.compile(r"[0-9a-f]{1,8}")
 _ALGORITHM = "PBKDF2/SHA-256"
+WAITS = 6
+"""How often one request waits for room at most. httpx counts what the flow sends as redirects, of which it follows 20."""
 _CHALLENGE = re.compile(r'(?i)\bBotsieve\b[^"]{0,64}\bchallenge="([^"\\]{1,2048})"')
 
 
@@ -48,7 +50,8 @@ class _Flow:
         """`service`: the URL where botsieve is reached, if not on the host of the requests.
 
         `attempts`: challenges solved for one request at most. `work_most`: PBKDF2 iterations that a puzzle may be expected
-        to take (about 0.4 µs each). `seconds`: when to give one up. `patience`: s that one request waits for room at most.
+        to take (about 0.4 µs each). `seconds`: when to give one up. `patience`: s that one request waits for room at most,
+        in `WAITS` pieces at most, so that of a long patience each is longer than the service asked for.
         """
         self._service = self._httpx.URL(service) if service else None
         self._attempts = attempts
@@ -64,7 +67,7 @@ class _Flow:
         """The flow of `Client`."""
         request.read()  # to be able to send it again
         response = yield self._carry(request)
-        solved, waited = 0, 0.0
+        solved, patience = 0, self._patience
         while solved < self._attempts and self._challenge_url(request, response) is not None:
             wait = 0.0
             with self._thread_lock:
@@ -78,9 +81,9 @@ class _Flow:
                             answer = yield step
                             answer.read()
                             step = errand.send(answer)
-                    wait = step
-            if 0 < wait <= self._patience - waited:
-                waited += wait
+                    wait = max(step, self._patience / WAITS) if step else 0.0
+            if 0 < wait <= patience:
+                patience -= wait
                 time.sleep(wait)
                 response = yield self._carry(request)
                 continue
@@ -94,7 +97,7 @@ class _Flow:
         """The flow of `AsyncClient`; the puzzle is solved in a thread."""
         await request.aread()
         response = yield self._carry(request)
-        solved, waited = 0, 0.0
+        solved, patience = 0, self._patience
         while solved < self._attempts and self._challenge_url(request, response) is not None:
             wait = 0.0
             async with self._task_lock:
@@ -108,9 +111,9 @@ class _Flow:
                             answer = yield step
                             await answer.aread()
                             step = errand.send(answer)
-                    wait = step
-            if 0 < wait <= self._patience - waited:
-                waited += wait
+                    wait = max(step, self._patience / WAITS) if step else 0.0
+            if 0 < wait <= patience:
+                patience -= wait
                 await anyio.sleep(wait)
                 response = yield self._carry(request)
                 continue

@@ -536,7 +536,7 @@ def test_who_has_a_pass_waits_for_room_during_an_attack(
         tmp_path, shared / "bundle", "tests.gateways.attacked", **settings(gateway), clock="server", block_budget=0.0, **work
     )  # fmt: skip
     asked: dict[str, Any] = {"model": "m-large", "messages": [{"role": "user", "content": "How many?"}]}
-    waits, auth = 'botsieve_passes_total{result="waits"}', BotsieveAuth2()
+    waits, auth = 'botsieve_passes_total{result="waits"}', BotsieveAuth2(patience=24.0)
     with running() as service, gateway(tmp_path, service.port, inference.port) as port:
         service.load(1.0)
         with (

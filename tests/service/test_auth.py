@@ -120,12 +120,12 @@ class Full(Site):
 
 def test_who_has_a_pass_waits_for_room_with_it() -> None:
     site = Full(3)
-    assert asked(site).json() == {"served": "body"}
+    assert asked(site, patience=0.06).json() == {"served": "body"}
     assert site.solved == 1
 
     async def later() -> httpx.Response:
         transport = httpx.MockTransport(Full(3))
-        async with httpx.AsyncClient(auth=BotsieveAuth(), transport=transport) as client:
+        async with httpx.AsyncClient(auth=BotsieveAuth(patience=0.06), transport=transport) as client:
             return await client.post(f"{SITE}/v1/chat", content=b"body")
 
     assert asyncio.run(later()).json() == {"served": "body"}
@@ -140,6 +140,17 @@ def test_who_waits_is_patient_only_so_long(wait: Any, waits: int) -> None:
     assert time.monotonic() - started < 5.0
     assert site.solved == 1
     assert 1_000 - site.waits <= waits + 2
+
+
+@pytest.mark.parametrize("wait", [1e-300, 10, 75.0])
+def test_however_long_the_patience_it_comes_back_only_so_often(wait: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For httpx all that a flow sends are redirects, and after twenty of them it raises an error."""
+    slept: list[float] = []
+    monkeypatch.setattr(time, "sleep", slept.append)
+    site = Full(1_000, wait)
+    assert asked(site, patience=600.0).status_code == 401
+    assert slept == [100.0] * auth.WAITS
+    assert asked(Full(auth.WAITS, wait), patience=600.0).json() == {"served": "body"}
 
 
 def test_it_works_where_only_the_newer_httpx_is(monkeypatch: pytest.MonkeyPatch) -> None:
