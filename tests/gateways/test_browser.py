@@ -80,7 +80,7 @@ def test_a_person_passes_and_is_not_asked_again(browser: Any, site: str, inferen
     page.route(
         "**/*", lambda route: waiting.append(route) if route.request.resource_type == "fetch" else route.continue_()
     )
-    first = page.goto(site + "/signup?plan=1")
+    first = page.goto(site + "/signup?plan=1&next=/other")
     assert first.status == 401
     assert inference.asked == 0
     shot(page, "challenge")
@@ -92,9 +92,9 @@ def test_a_person_passes_and_is_not_asked_again(browser: Any, site: str, inferen
         route.continue_()
     page.unroute("**/*")
     page.get_by_text("xxxxxxxx").wait_for(timeout=30_000)
-    assert page.url == site + "/signup?plan=1"
+    assert page.url == site + "/signup?plan=1&next=/other"
     reached = [(path, headers) for _, path, headers in inference.seen if path != "/favicon.ico"]
-    assert [path for path, _ in reached] == ["/signup?plan=1"], "led back to where the person wanted to go"
+    assert [path for path, _ in reached] == ["/signup?plan=1&next=/other"], "led back to where the person wanted to go"
     assert "x-botsieve-pass" not in reached[0][1]
     again = page.goto(site + "/signup?plan=2")
     assert again.status == 200, "the pass holds"
