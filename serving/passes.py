@@ -88,14 +88,17 @@ class Passes:
         self._turn(now)
         used = self._young.get(identity)
         if used is None:
-            used = self._old.pop(identity, None)
+            used = self._old.get(identity)
         if used is None:
             if len(self) >= self.options.capacity:
                 return "full"
             used = 0
-        held = used < self.options.requests
-        self._young[identity] = used + (held and spend)
-        return None if held else "used"
+        if used >= self.options.requests:
+            return "used"
+        if spend:  # what is only looked at takes no place from those that are used
+            self._old.pop(identity, None)
+            self._young[identity] = used + 1
+        return None
 
     def _turn(self, now: float) -> None:
         past = now - self._turned

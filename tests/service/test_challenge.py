@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from classifier.errors import InputError
 from serving.challenge import REFUSALS, TRIES, ChallengeOptions, Challenges, Described, Redeemed, Refused, puzzle, work
+from serving.passes import Passes, PassOptions
 from tests.service.challenge_site import CLIENT, OTHER, QUICK, SECRET, Clock, payload
 
 
@@ -373,3 +374,34 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="give a folder"):
         Challenges(SECRET, tmp_path / "file" / "folder")
+
+
+def test_a_pass_that_is_only_looked_at_is_neither_kept_nor_used(clock: Clock) -> None:
+    passes = Passes(SECRET, PassOptions(lifetime_s=100.0, requests=2, capacity=1), clock)
+    seen, used = passes.grant(CLIENT), passes.grant(CLIENT)
+    for _ in range(5):
+        assert passes.admit(seen, CLIENT, spend=False) is None
+    assert len(passes) == 0
+    assert passes.admit(used, CLIENT) is None
+    assert passes.admit(seen, CLIENT, spend=False) == "full", "it could not be counted"
+    assert passes.admit(seen, OTHER, spend=False) == "client"
+    clock.at += 99.0
+    for _ in range(3):
+        assert passes.admit(used, CLIENT, spend=False) is None
+    assert passes.admit(used, CLIENT) is None
+    assert [passes.admit(used, CLIENT, spend) for spend in (False, True)] == ["used", "used"]
+    clock.at += 1.0
+    assert passes.admit(used, CLIENT, spend=False) == "expired"
+
+
+def test_uses_are_counted_over_the_turn_of_generations_also_of_a_pass_that_waits(clock: Clock) -> None:
+    passes = Passes(SECRET, PassOptions(lifetime_s=100.0, requests=2), clock)
+    clock.at += 90.0
+    granted = passes.grant(CLIENT)
+    assert passes.admit(granted, CLIENT) is None
+    clock.at += 20.0  # the generations have turned
+    assert passes.admit(granted, CLIENT, spend=False) is None
+    assert passes.admit(granted, CLIENT) is None
+    clock.at += 60.0
+    assert passes.admit(granted, CLIENT, spend=False) == "used"
+    assert passes.admit(granted, CLIENT) == "used"
