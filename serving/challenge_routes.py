@@ -310,7 +310,7 @@ async def _read(request: Request, form: bool) -> tuple[str, str]:
 _PROBLEM: dict[str, Any] = {"description": "A problem document", "content": {"application/problem+json": {}}}
 _EITHER: dict[str, Any] = {**_PROBLEM, "content": {"application/problem+json": {}, "text/html": {}}}
 _CHALLENGE_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The challenge", "content": {"application/json": {}, "text/html": {}}},
+    200: {"description": "The challenge, or how long to wait", "content": {"application/json": {}, "text/html": {}}},
     404: _EITHER,
     410: _EITHER,
     503: _EITHER,

@@ -27,7 +27,8 @@ SAYS = {
     "normal": "Everything works as it should.",
     "registrations_limited": "Making a new account takes an extra check for some visitors at the moment.",
     "degraded": "The service is slower than usual at the moment.",
-    "under_attack": "Somebody is sending many malicious requests. A short check may be asked for before yours is served.",
+    "under_attack": "Somebody is sending many malicious requests. A short check may be asked for before yours is served,"
+    " and who is new here may have to wait for room.",
 }
 
 

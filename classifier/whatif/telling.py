@@ -191,7 +191,7 @@ def facts(found: WhatIf) -> dict[str, str]:
         ),
         "load": (
             "under attack, the busier the server the more of the clients that are not known are challenged; all of them when"
-            " answers take twice as long as on an idle one"
+            " answers take twice as long as on an idle one, and then no solution helps"
         ),
         "clients": "send what the log says they sent: nobody tries again or goes away because of what happens here",
     }
