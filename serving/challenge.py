@@ -19,6 +19,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import altcha
 import msgspec
@@ -186,14 +187,14 @@ class Challenges:
         self._lock = threading.Lock()
         self._tries: OrderedDict[bytes, int] = OrderedDict()
 
-    def brief(self, described: Described) -> dict[str, str | int]:
+    def brief(self, described: Described) -> dict[str, Any]:
         """Where to get and where to send the challenge of a decision, or how long to wait; cheap enough for every answer."""
-        at = self.at(self._names.close(described))
-        return {**at, "wait": described.wait} if described.wait else at
+        return self.at(self._names.close(described), described.wait)
 
-    def at(self, name: str) -> dict[str, str | int]:
-        """Where, by the name under which a challenge stands in its URL."""
-        return {"url": f"{self.options.path}/{name}", "verify": f"{self.options.path}/verify"}
+    def at(self, name: str, wait: int = 0) -> dict[str, Any]:
+        """The same, by the name under which a challenge stands in its URL."""
+        at = {"url": f"{self.options.path}/{name}", "verify": f"{self.options.path}/verify"}
+        return {**at, "wait": wait} if wait else at
 
     def described(self, name: str) -> Described:
         """What a name in a URL tells. Refused: it was not given out here ("unknown"), or "expired"."""

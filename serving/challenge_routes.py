@@ -96,7 +96,7 @@ class Pages:
         self._wait = pages.get_template("wait.html")
 
     def challenge(
-        self, decision_id: str, brief: Mapping[str, str | int], next_url: str, status: int = HTTPStatus.OK
+        self, decision_id: str, brief: Mapping[str, Any], next_url: str, status: int = HTTPStatus.OK
     ) -> HTMLResponse:
         """The page that solves a challenge by itself, or waits, and then goes to `next_url` (made local first)."""
         if wait := brief.get("wait"):
@@ -192,9 +192,8 @@ def challenge_router(
         next_url = _next_url(request)
         try:
             described = challenges.described(name)
-            at = challenges.at(name)
-            if wait := described.wait:
-                at["wait"] = wait
+            wait = described.wait
+            at = challenges.at(name, wait)
             if as_page:
                 return pages.challenge(described.decision, at, next_url)
             issued = (

@@ -52,7 +52,7 @@ def attach(gate: Gate, now: Callable[[], float], secret: bytes | None) -> tuple[
         assert kept.score is not None  # no fail mode challenges
         low, high = WAIT_S
         wait = low + secrets.randbelow(high - low + 1) if WAIT in kept.reasons else 0
-        return dict(challenges.brief(Described(kept.id, kept.client, kept.score, kept.time / MICROSECONDS, wait)))
+        return challenges.brief(Described(kept.id, kept.client, kept.score, kept.time / MICROSECONDS, wait))
 
     def made(answer: Answer, accept: str, uri: str) -> tuple[list[tuple[bytes, bytes]], bytes] | None:
         if answer.challenge is None or not wants_page(accept):
