@@ -4,9 +4,9 @@
 
 Trained elsewhere (`botsieve train`), the bundle meets legitimate clients of another seed. The flood lasts ten minutes; it has
 `--times` as many requests as legitimate clients send meanwhile, or with `--by tokens` as many tokens. Attackers of the grade
-`mimic` solve their challenges, others do not; people in browsers do. Twelve hours come before it, in which clients become known
-and limits are tuned; of these the last are what mimics replay. The surge comes after an hour and a half, and is one in which ten
-times as many people as usual make their account within an hour.
+`mimic` solve their challenges, others do not; people in browsers do. A day and two hours come before it, in which clients
+become known and limits are tuned; of these the last are what mimics replay. The surge comes after an hour and a half, and is one
+in which ten times as many people as usual make their account within an hour.
 """
 
 from __future__ import annotations
