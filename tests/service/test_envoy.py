@@ -152,6 +152,22 @@ def test_a_refused_request_is_given_its_page_or_its_document(judge: Judge) -> No
     assert app.gate.engine.in_flight == 0
 
 
+def test_who_has_a_pass_and_no_room_is_told_when_to_come_again(judge: Judge) -> None:
+    async def talk(caller: Caller) -> None:
+        hooks = caller.app.gate.hooks
+        hooks.decide = lambda *_: (type("Decided", (), {"decision": "challenge", "score": 20})(), ())
+        hooks.full, hooks.admit = lambda _: True, lambda *_: None
+        for accept, kind in (("*/*", "application/problem+json"), ("text/html", "text/html; charset=utf-8")):
+            answer = await caller.check(asked(x_botsieve_pass="a pass", accept=accept))
+            told = [(option.header.key, option.header.value) for option in answer.denied_response.headers]
+            headers = dict(told)
+            assert (answer.denied_response.status.code, headers["content-type"]) == (401, kind)
+            assert 10 <= int(headers["retry-after"]) <= 30
+            assert len(headers) == len(told), "no header comes twice"
+
+    spoken(judge, talk, mode="enforce", warm_up_s=0.0)
+
+
 def test_only_a_trusted_gateway_with_the_token_is_heard(judge: Judge) -> None:
     async def talk(caller: Caller) -> None:
         for token in (None, "wrong token of the client"):

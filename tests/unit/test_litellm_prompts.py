@@ -54,3 +54,16 @@ def test_calls_of_one_id_are_all_kept_and_end_one_by_one() -> None:
         keep(held, f"call {number}", number)
     assert [take(held, f"call {number}") for number in range(5)] == [None, None, 2, 3, 4]
     assert not held
+
+
+def test_who_has_a_pass_and_no_room_is_told_when_to_come_again() -> None:
+    refusal = function(
+        "_refusal", HTTPException=lambda *given: given, _BLOCKED="b", _CHALLENGED="solve", _WAITING="wait"
+    )
+    challenge = {"url": "/v1/challenge/x", "verify": "/v1/challenge/verify"}
+    for more, detail in (({}, "solve"), ({"wait": 17}, "wait")):
+        answer = {"id": "1-a", "enforced": "challenge", "challenge": {**challenge, **more}}
+        status, told, headers = refusal(answer)
+        assert (status, told["detail"], told["challenge"]) == (401, detail, {**challenge, **more})
+        assert headers.get("retry-after") == ("17" if more else None)
+        assert headers["www-authenticate"] == 'Botsieve challenge="/v1/challenge/x"'
