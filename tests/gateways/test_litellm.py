@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -202,6 +203,32 @@ def test_the_openai_client_solves_its_challenges_and_is_served(
                 )
                 assert answer.choices[0].message.content == "fifty"
         assert service.metric('botsieve_challenges_total{result="solved"}') == 1, "one pass serves them all"
+
+
+def test_who_has_a_pass_waits_for_room_during_an_attack(shared: Path, inference: Inference, tmp_path: Path) -> None:
+    settings = {"block_budget": 0.0, "challenge_work_least": 2000, "challenge_work_most": 8000, "load_s": 600}
+    with (
+        Running(tmp_path, shared / "bundle", "tests.gateways.attacked", clock="server", **settings)() as service,
+        litellm(tmp_path, service.port, inference.port) as port,
+    ):
+        service.load(1.0)
+        auth = BotsieveAuth2(service=service.url, patience=24.0)
+        with (
+            openai.OpenAI(
+                api_key="alice",
+                base_url=f"http://127.0.0.1:{port}/v1",
+                max_retries=0,
+                http_client=httpx2.Client(auth=auth, trust_env=False),
+            ) as client,
+            ThreadPoolExecutor(1) as background,
+        ):
+            called = background.submit(
+                client.chat.completions.create, model="m-large", messages=[{"role": "user", "content": "How many?"}]
+            )
+            eventually(lambda: service.metric('botsieve_passes_total{result="waits"}') >= 2, 20.0)
+            assert not called.done()
+            service.load(0.0)
+            assert called.result(20).choices[0].message.content == "fifty"
 
 
 def test_shadow_mode_changes_nothing(shared: Path, inference: Inference, tmp_path: Path) -> None:
