@@ -10,7 +10,7 @@ from classifier.evaluation.plan import Plan
 from classifier.model.apply import Model
 
 SEED, TIMES, ROUNDS = 101, 10.0, 5
-"""The seed is the first from 100 on with which all legitimate requests are in time were nobody to attack: in a few logs, one of
+"""The seed is the first from 100 on with which all legitimate requests are in time were nobody to attack: in some logs, one of
 them that of 100, a burst just before fills the gateway."""
 
 
