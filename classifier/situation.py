@@ -13,7 +13,8 @@ The verdict, by rules in this order:
    where requests rise and 20 % of them are unusual (above all but 5 % of legitimate ones), 10 % without the busiest client:
    each by itself may be anybody's, so many at once are not. What is usual of either comes on top of these shares. A flood is
    told before its first minute is over: as soon as these requests make up as much of the minute at hand, and of a usual
-   minute too, so that a few at the begin of a minute do not. It is taken back if that minute as a whole does not show it.
+   minute too, so that a few at the begin of a minute do not. It is taken back if that minute as a whole does not show it;
+   where requests have risen since, half of the shares suffice.
 3. `unsure` when one or two clients make nearly all of them: one client is no attack on the service; to deal with it is enough.
 4. `unsure` when requests, clients, newcomers or new accounts rise, and with them unusual requests (10 %), or requests whose
    prompt template spreads among many clients: look at it.
@@ -21,8 +22,8 @@ The verdict, by rules in this order:
 6. `calm` otherwise.
 
 A worse verdict (but a flood) has to hold for two minutes, a better one for five, so that it does not flap. An attack is not over
-while requests still rise as in 2, for an hour after its last sign: careful attackers come to score like everybody when they have
-been there for some minutes, and who cannot be told from others has not gone. Minutes of attack
+while requests have not come down to what they were before it, for an hour after its last sign: careful attackers come to score
+like everybody when they have been there for some minutes, and who cannot be told from others has not gone. Minutes of attack
 never become the usual, and what scores like attackers counts as usual up to 2 % of the requests at most, what is unusual up to
 10 %. State is about 160 kilobytes, whatever comes; counting is O(1), and a log read in the order of time gives bit for bit what
 the service gives. After a day without a request the usual minute is forgotten.
@@ -61,7 +62,7 @@ CLIENTS = 3
 WORSE, BETTER = 2, 5
 """Minutes in a row after which a worse, or a better, verdict is believed."""
 LINGERS = 60
-"""Minutes without a sign of it that an attack is held to go on, while requests still rise."""
+"""Minutes without a sign of it that an attack is held to go on, while there are `RISE` times the requests of before it."""
 UNUSUAL = 0.05
 """Share of legitimate requests that score at or above the level of unusual ones."""
 CHANGES_KEPT = 256
@@ -256,6 +257,7 @@ class Situation:
         self._candidate: State = "unsure"
         self._held = 0
         self._signless = 0  # minutes in a row in which nothing told an attack
+        self._before = 0.0  # requests of a minute before the attack
         self.verdict = Verdict("unsure", 0, 1, ("no whole minute has been seen yet",), {})
         self.changes: deque[Verdict] = deque(maxlen=changes_kept)
         """The newest verdicts, each as it was when its state began."""
@@ -314,7 +316,8 @@ class Situation:
 
     def _close(self) -> None:
         requests, newcomers, accounts, spreading = self._counts
-        flood = self._flood(self._now())
+        stays = self._early is not None and self._still_more(requests, 1)
+        flood = self._flood(self._now(), 0.5 if stays else 1.0)
         acted, unusual = self._suspects
         closed = Minute(
             requests, _distinct(self._taken, _SEATS), newcomers, accounts, acted.count, acted.clients, acted.others,
@@ -344,8 +347,11 @@ class Situation:
         looked_for = self._bars is not None and self.state != "attack"
         self._look_at = tuple(bar.least for bar in self._bars or ()) if looked_for else _NEVER
 
-    def _flood(self, time: int) -> tuple[str, ...] | None:
-        """Return what tells that the minute at hand, so far as `time` (µs), is that of a flood; None if it is not."""
+    def _flood(self, time: int, part: float = 1.0) -> tuple[str, ...] | None:
+        """Return what tells that the minute at hand, so far as `time` (µs), is that of a flood; None if it is not.
+
+        `part` of the shares suffices.
+        """
         if self._bars is None or self._minute is None:
             return None
         requests, elapsed = self._counts[0], (time - self._minute * MINUTE_US) / MINUTE_US
@@ -353,8 +359,8 @@ class Situation:
         least = max(requests, self._usual_requests)
         for alarm, bar, suspects in zip(ALARMS, self._bars, self._suspects, strict=True):
             if (
-                suspects.count >= max(bar.least, bar.share * least)
-                and suspects.others >= alarm.others * least
+                suspects.count >= max(bar.least, part * bar.share * least)
+                and suspects.others >= part * alarm.others * least
                 and suspects.clients >= CLIENTS
                 and (rising or not alarm.rise)
             ):
@@ -380,6 +386,8 @@ class Situation:
     def _turn(self, verdict: Verdict) -> None:
         """Give another verdict than before."""
         if verdict.state == "attack":
+            # Of the minutes before it, of which the newest may be the first of the attack.
+            self._before = float(np.median([minute.requests for minute in self._window])) if self._window else 0.0
             if verdict.since - self._attack_over >= RETURNS_US:
                 self._onset = verdict.since
             verdict = replace(verdict, onset=self._onset)
@@ -387,6 +395,11 @@ class Situation:
             self._attack_over = verdict.since
         self.verdict = verdict
         self.changes.append(verdict)
+
+    def _still_more(self, now: float, minutes: int) -> bool:
+        """Whether so many requests a minute, in the mean of some, are more than before the attack, and not by chance."""
+        chance = DEVIATIONS * math.sqrt(max(self._before, RAREST) / minutes)
+        return now >= max(RISE * self._before, self._before + chance, LEAST / minutes)
 
     def _now(self) -> int:
         assert self._minute is not None
@@ -397,12 +410,11 @@ class Situation:
         state, rule, evidence, figures = judged(self._window, self._usual[: min(self._kept, DAY)])
         self._signless = 0 if state == "attack" else self._signless + 1
         before = self.verdict
-        if before.state == "attack" and 0 < self._signless <= LINGERS and figures and _more(figures):
+        requests = sum(minute.requests for minute in self._window) / len(self._window)
+        if before.state == "attack" and 0 < self._signless <= LINGERS and self._still_more(requests, WINDOW):
             state, rule = "attack", 2
-            evidence = (
-                "requests have not come down since the attack",
-                *_rises(figures, [("requests", True, "requests")]),
-            )
+            then = f"{_count(requests)} a minute, {_count(self._before)} before it"
+            evidence = (f"requests have not come down since the attack: {then}",)
         self._held = self._held + 1 if state == self._candidate else 1
         self._candidate = state
         enough = WORSE if _SEVERITY[state] > _SEVERITY[before.state] else BETTER
@@ -424,12 +436,13 @@ def judged(
     figures, now, normal = _figures(window, usual)
 
     def rises(name: str, times: float, least: float = LEAST) -> bool:
-        return _rises_by(figures, name, times, least)
+        one = figures[name]
+        return one["deviations"] >= DEVIATIONS and one["now"] >= times * one["usual"] and one["now"] * WINDOW >= least
 
     n = max(now["requests"], 1e-9)
     shares = {name: now[name] / n for name in _FIELDS}
     before = {name: normal[name] / max(normal["requests"], 1e-9) for name in _FIELDS}
-    more, crowd = _more(figures), rises("clients", RISE)
+    more, crowd = rises("requests", RISE), rises("clients", RISE)
     rising = [("requests", more, "requests"), ("clients", crowd, "clients")]
     rising.append(("newcomers", rises("newcomers", RISE_NEWCOMERS), "new clients"))
     rising.append(("accounts", rises("accounts", RISE_NEWCOMERS, LEAST_ACCOUNTS), "new accounts"))
@@ -506,17 +519,6 @@ def _figures(
         now[name], normal[name] = mean, middle
         figures[name] = {"now": mean, "usual": middle, "deviations": (mean - middle) / scale}
     return figures, now, normal
-
-
-def _rises_by(figures: dict[str, dict[str, float]], name: str, times: float, least: float = LEAST) -> bool:
-    """Whether a count rises to so many times the usual, and by more than chance."""
-    one = figures[name]
-    return one["deviations"] >= DEVIATIONS and one["now"] >= times * one["usual"] and one["now"] * WINDOW >= least
-
-
-def _more(figures: dict[str, dict[str, float]]) -> bool:
-    """Whether requests rise."""
-    return _rises_by(figures, "requests", RISE)
 
 
 def _rises(figures: dict[str, dict[str, float]], rising: list[tuple[str, bool, str]]) -> list[str]:

@@ -133,11 +133,23 @@ def test_a_flood_that_its_own_minute_does_not_confirm_is_taken_back() -> None:
     day = Day()
     day.pass_by(60, ordinary=600)
     assert at_once(day, 80, 20, HOSTILE) == "attack"
-    assert day.pass_by(1, ordinary=1_500) == ["calm"]
+    assert day.pass_by(1, ordinary=1_900) == ["calm"]
     assert "over at once" in day.situation.changes[-1].evidence[0]
     assert day.pass_by(5, ordinary=600) == ["calm"] * 5
     day.pass_by(1, (1_000, 50, HOSTILE), ordinary=600)
     assert day.situation.verdict.onset == day.situation.verdict.since, "what was taken back began no attack"
+
+
+def test_a_flood_whose_minute_shows_half_of_it_and_a_rise_stays_one() -> None:
+    day = Day()
+    day.pass_by(60)
+    assert at_once(day, 80, 20, UNUSUAL_MARK) == "attack"
+    assert day.pass_by(1, (100, 60, UNUSUAL_MARK), (700, 300, 0)) == ["attack"]
+    assert day.pass_by(1, (100, 60, UNUSUAL_MARK), (700, 300, 0)) == ["attack"]
+    again = Day()
+    again.pass_by(60)
+    assert at_once(again, 80, 20, UNUSUAL_MARK) == "attack"
+    assert again.pass_by(1, (700, 300, 0)) == ["calm"], "a rise alone is none"
 
 
 def test_an_attack_that_comes_again_is_the_same_one() -> None:
@@ -231,7 +243,7 @@ def test_one_loud_client_hides_no_flood_of_others() -> None:
 def test_a_rise_that_is_odd_is_unsure() -> None:
     day = Day()
     day.pass_by(60)
-    assert day.pass_by(10, (300, 300, 0), (120, 100, UNUSUAL_MARK))[-1] == "unsure"
+    assert day.pass_by(10, (300, 300, 0), (70, 60, UNUSUAL_MARK))[-1] == "unsure"
     assert day.situation.verdict.rule == 4
     spreading = Day()
     spreading.pass_by(60)
@@ -320,7 +332,7 @@ def test_an_attack_is_not_over_while_requests_have_not_come_down_but_for_an_hour
     day.pass_by(60)
     assert day.pass_by(3, (300, 60, HOSTILE))[-1] == "attack"
     assert set(day.pass_by(20, (300, 60, 0))) == {"attack"}
-    assert day.situation.verdict.evidence[0] == "requests have not come down since the attack"
+    assert day.situation.verdict.evidence[0].startswith("requests have not come down since the attack: 5")
     onset = day.situation.verdict.onset
     assert set(day.pass_by(5)) <= {"attack", "calm"}
     assert day.pass_by(10)[-1] == "calm", "they have"
@@ -329,3 +341,21 @@ def test_an_attack_is_not_over_while_requests_have_not_come_down_but_for_an_hour
     assert day.situation.changes[-2].onset == onset
     assert states[58] == "attack"
     assert set(states[75:]) == {"surge"}, "what stays for an hour without a sign of an attack is none"
+
+
+def test_an_attack_within_a_surge_is_over_when_only_the_surge_is_left() -> None:
+    day = Day()
+    day.pass_by(60)
+    assert day.pass_by(20, (400, 300, 0), (40, 10_000, NEW))[-1] == "surge"
+    assert day.pass_by(5, (600, 60, HOSTILE), (400, 300, 0), (40, 10_000, NEW))[-1] == "attack"
+    assert day.pass_by(12, (400, 300, 0), (40, 10_000, NEW))[-1] == "surge"
+
+
+def test_on_a_service_that_swings_an_attack_lasts_as_long_as_its_rise() -> None:
+    """What is usual over a day is no measure of the hour at hand."""
+    day = Day()
+    for _ in range(12):
+        day.pass_by(10, ordinary=1_500)
+        day.pass_by(10, ordinary=150)
+    assert day.pass_by(3, (700, 60, HOSTILE), ordinary=150)[-1] == "attack"
+    assert set(day.pass_by(20, (700, 60, 0), ordinary=150)) == {"attack"}
