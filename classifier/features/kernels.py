@@ -7,6 +7,8 @@ numba keeps what it has compiled in files (`NUMBA_CACHE_DIR`); whoever comes lat
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from classifier.events import Event, table_of
 from classifier.features.engine import Engine, Tables
 from classifier.features.prepare import Preparer
@@ -20,7 +22,7 @@ def compile_kernels() -> None:
         user_agent="a", prompt="Hello", model="m", input_tokens=1, output_tokens=1,
     )  # fmt: skip
     sizes, secret = Tables.for_clients(64), bytes(16)
-    for _ in feature_chunks([table_of([event, event])], sizes=sizes, threads=2, secret=secret):
+    for _ in feature_chunks([table_of([event, replace(event, duration=1.5)])], sizes=sizes, threads=2, secret=secret):
         pass
     engine, preparer = Engine(sizes), Preparer(secret)
     serial, _ = engine.arrive(preparer.arrival(event))

@@ -286,6 +286,23 @@ def test_profiles_merge_to_that_of_the_united_stream(requests: list[tuple[float,
 # --- bounds ------------------------------------------------------------------------------------------------------------
 
 
+@given(st.lists(st.tuples(st.integers(0, 2**44), st.sampled_from([0, 1, 2, 3, 4_000, 2**21, 2**33])), max_size=60))
+def test_ends_come_in_the_order_of_time_and_then_of_the_input(log: list[tuple[int, int]]) -> None:
+    events = Events.empty(len(log))
+    events.time[:] = sorted(time for time, _ in log)
+    events.end[:] = events.time + [spent for _, spent in log]
+    transitions = Orderer().push(events, last=True)
+    expires = events.time + engines.EXPIRY_US
+    moments = [
+        (min(end, expiry), at.EXPIRY if end > expiry else at.COMPLETION, row)
+        for row, (end, expiry) in enumerate(zip(events.end.tolist(), expires.tolist(), strict=True))
+        if end > events.time[row]
+    ]
+    later = (transitions.kind != at.ARRIVAL) & (transitions.time > events.time[transitions.event])
+    found = (transitions.time, transitions.kind, transitions.event)
+    assert [*zip(*(part[later].tolist() for part in found), strict=True)] == sorted(moments, key=lambda m: (m[0], m[2]))
+
+
 def test_events_can_be_prepared_behind_those_that_are_carried() -> None:
     first, second = (table_of([event(i + j * 0.5, account=f"a{j}") for j in range(5)]) for i in (0.0, 9.0))
     carried = PREPARER.table(first)
