@@ -81,7 +81,7 @@ class _Flow:
                             answer = yield step
                             answer.read()
                             step = errand.send(answer)
-                    wait = max(step, self._patience / WAITS) if step else 0.0
+                    wait = step
             if 0 < wait <= patience:
                 patience -= wait
                 time.sleep(wait)
@@ -111,7 +111,7 @@ class _Flow:
                             answer = yield step
                             await answer.aread()
                             step = errand.send(answer)
-                    wait = max(step, self._patience / WAITS) if step else 0.0
+                    wait = step
             if 0 < wait <= patience:
                 patience -= wait
                 await anyio.sleep(wait)
@@ -137,7 +137,8 @@ class _Flow:
                 answer = yield _beside(request, "POST", verify, json={"altcha": payload})
                 if answer.status_code == 200 and answer.headers.get(PASS):
                     self._passes[_origin(request.url)] = answer.headers[PASS]
-        yield _wait_of(told)
+        wait = _wait_of(told)
+        yield max(wait, self._patience / WAITS) if wait else 0.0
 
     def _carry(self, request: Any) -> Any:
         token = self._passes.get(_origin(request.url))

@@ -192,10 +192,10 @@ def _headers(answer: Answer) -> list[tuple[bytes, bytes]]:
     if answer.enforced == "challenge":
         url = "" if answer.challenge is None else f' challenge="{answer.challenge["url"]}"'
         headers.append((b"www-authenticate", b"Botsieve" + url.encode()))
-        if answer.challenge is not None and (wait := answer.challenge.get("wait")):
-            headers.append((b"retry-after", b"%d" % wait))
     if answer.challenge is not None:  # what stands last in the URL, for gateways that fetch it themselves
         headers.append((b"x-botsieve-challenge", answer.challenge["url"].rpartition("/")[2].encode()))
+        if "wait" in answer.challenge:
+            headers.append((b"retry-after", b"%d" % answer.challenge["wait"]))
     return headers
 
 

@@ -27,6 +27,7 @@ from classifier.traffic import families, simulate
 from classifier.traffic.family import GRADES
 
 BEFORE_S = 5400.0
+"""s of calm before an attack."""
 REACTION = 1
 """Minutes that a verdict may take."""
 
