@@ -47,6 +47,7 @@ _PAGE_HEADERS = {
 }
 _STATIC = {
     "page.js": "text/javascript; charset=utf-8",
+    "wait.js": "text/javascript; charset=utf-8",
     "page.css": "text/css; charset=utf-8",
     "altcha/altcha-3.2.2.min.js": "text/javascript; charset=utf-8",
     "altcha/altcha-3.2.2.css": "text/css; charset=utf-8",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -129,17 +130,50 @@ def test_a_person_waits_for_room_and_goes_on_by_itself(
         ALL[0](tmp_path, service.port, inference.port) as port,
     ):
         service.load(1.0)
-        context = browser.new_context(viewport={"width": 360, "height": 700})
+        url, waits = f"http://localhost:{port}/chat?plan=1", 'botsieve_passes_total{result="waits"}'
+        solved = 'botsieve_challenges_total{result="solved"}'
+        context = browser.new_context()
         page = context.new_page()
-        assert page.goto(f"http://localhost:{port}/chat?plan=1").status == 401
-        page.get_by_role("heading", name="There is no room just now").wait_for(timeout=30_000)
-        shot(page, "wait-narrow")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 360
-        assert page.url == f"http://localhost:{port}/chat?plan=1"
-        eventually(lambda: service.metric('botsieve_passes_total{result="waits"}') >= 3)
-        assert inference.asked == 0
+        status, heading = page.locator("[role=status]"), page.get_by_role("heading", name="There is no room just now")
+        assert page.goto(url).status == 401
+        heading.wait_for(timeout=30_000)
+        status.get_by_text("Waiting for room.").wait_for()
+        assert page.locator("#next").inner_text().startswith("Next try at ")
+        for width, scheme in product((1280, 360), ("light", "dark")):
+            page.set_viewport_size({"width": width, "height": 700})
+            page.emulate_media(color_scheme=scheme)
+            shot(page, f"wait-{width}-{scheme}")
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+        # It asks in the background, and whoever reads is not moved.
+        page.locator("#onward").focus()
+        page.evaluate("globalThis.read = true")
+        before = service.metric(waits)
+        eventually(lambda: service.metric(waits) >= before + 3)
+        page.route("**/chat*", lambda route: route.abort())
+        status.get_by_text("The site does not answer").wait_for()
+        page.unroute("**/chat*")
+        status.get_by_text("Waiting for room.").wait_for()
+        assert page.evaluate("globalThis.read && document.activeElement.id") == "onward"
+        assert service.metric(solved) == 1, "it was earned once"
+
+        # A pass that is gone has to be earned anew, which this page does not do.
+        context.clear_cookies()
+        eventually(lambda: service.metric(solved) == 2)
+        heading.wait_for()
+        assert (page.url, inference.asked) == (url, 0)
+
+        # Without scripts it stays as it is, and says when to try again.
+        told = browser.new_context(java_script_enabled=False, storage_state=context.storage_state()).new_page()
+        assert told.goto(url).status == 401
+        assert told.locator("[role=status]").inner_text() == "Please try again in 1 seconds or later."
+        assert told.get_by_role("link", name="Try now").get_attribute("href") == "/chat?plan=1"
+        shot(told, "wait-no-script")
+        told.context.close()
+
         service.load(0.0)
         page.get_by_text("xxxxxxxx").wait_for(timeout=30_000)
-        assert page.url == f"http://localhost:{port}/chat?plan=1"
-        assert service.metric('botsieve_challenges_total{result="solved"}') == 1, "it was earned once"
+        assert page.url == url
+        reached = [path for _, path, _ in inference.seen if path != "/favicon.ico"]
+        assert reached == ["/chat?plan=1"] * 2, "it is tried, and then gone to"
         context.close()

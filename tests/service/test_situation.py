@@ -144,8 +144,13 @@ def test_at_a_full_gateway_under_attack_who_is_not_known_waits_with_its_pass(jud
     assert told.headers["retry-after"] == str(waits["challenge"]["wait"])
     assert told.json().keys() == {"detail", "url", "verify", "wait"}, "there is nothing to solve"
     page = client.get(url, headers={"accept": "text/html"}, params={"next": "/chat?x=1"})
-    assert re.search(r'http-equiv="refresh" content="\d+; url=/chat\?x=1"', page.text)
-    assert "<script" not in page.text
+    assert f"again in {waits['challenge']['wait']} seconds or later" in page.text, "for who has no scripts"
+    assert 'href="/chat?x=1"' in page.text
+    assert "refresh" not in page.text, "a page does not load itself anew under who is reading it"
+    assert re.findall(r"<script.*?>", page.text) == ['<script type="module" src="/v1/challenge/static/wait.js">'], (
+        "nothing is inline, which the policy forbids"
+    )
+    assert client.get("/v1/challenge/static/wait.js").headers["content-type"].startswith("text/javascript")
     assert asked("0.99")["enforced"] == "allow", "there is room"
     assert app.gate.tallies.passes == {"waits": 1, "admitted": 1}
     under(app, "surge")
@@ -197,7 +202,8 @@ def test_gateways_are_told_to_wait(judge: Judge, accept: str) -> None:
     seconds = answer.headers["retry-after"]
     assert 10 <= int(seconds) <= 30
     if accept == "text/html":
-        assert f'content="{seconds}; url=/v1/chat/completions"' in answer.text
+        assert f'data-wait="{seconds}"' in answer.text
+        assert 'href="/v1/chat/completions"' in answer.text
     else:
         assert answer.json()["challenge"]["wait"] == int(seconds)
         assert "with the same pass" in answer.json()["detail"]
