@@ -16,7 +16,7 @@ from classifier.features.spec import FEATURES
 from classifier.model.histograms import REFERENCE_FILE, Histogram, read_reference
 from classifier.model.judge import Judge
 from serving.console.rows import NewestRows, Row
-from serving.console.suspects import Suspects, shown_path
+from serving.console.suspects import Suspects, shown_path, shown_reason
 from serving.gate import Decided, Gate
 
 MOST_REQUESTS = 30
@@ -79,7 +79,7 @@ class Clients:
                 "decision": one.decision,
                 "enforced": one.enforced,
                 "score": one.score,
-                "reasons": one.reasons,
+                "reasons": [shown_reason(name) for name in one.reasons],
                 "family": one.family,
                 "id": one.id,
             }

@@ -74,16 +74,22 @@ class Figures:
         }
 
     def challenges(self) -> dict[str, Any]:
-        """Return how many challenges were enforced and solved since the start, and how many solutions were refused."""
+        """Return how many challenges were enforced and solved since the start, and how many solutions were refused.
+
+        Those that tell to wait for room have nothing to solve: `rate` is of the others.
+        """
         tallies = self._gate.tallies
         told = sum(count for (_, enforced), count in tallies.decisions.items() if enforced == "challenge")
-        solved = tallies.challenges["solved"]
+        waits = tallies.passes["waits"]
+        solved, puzzles = tallies.challenges["solved"], told - waits
         refused = sum(count for result, count in tallies.challenges.items() if result != "solved")
         return {
             "issued": told,
+            "waits": waits,
+            "puzzles": puzzles,
             "solved": solved,
             "refused": refused,
-            "rate": solved / told if told else None,
+            "rate": solved / puzzles if puzzles else None,
             "passes": tallies.passes["admitted"],
         }
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from classifier.features import layout as at
 from classifier.features.agents import normal_agent
+from classifier.policy import WAIT
 from classifier.situation import MINUTE_US
 from serving.console.rows import Row
 from serving.gate import Answer, Arrival
@@ -145,7 +146,7 @@ class Suspects:
                 "blocked": round(suspect.blocked, 1),
                 "score": suspect.score,
                 "family": suspect.family,
-                "reasons": [reason for reason, _ in suspect.reasons.most_common(REASONS)],
+                "reasons": _commonest(suspect.reasons),
             }
             for suspect in chosen
         ]
@@ -161,7 +162,7 @@ class Suspects:
                 "family": family,
                 "clients": len(members),
                 "acted": round(sum(one.acted for one in members), 1),
-                "reasons": [reason for reason, _ in _summed(members).most_common(REASONS)],
+                "reasons": _commonest(_summed(members)),
                 "shares": [shared for name in _MARKS if (shared := _shared(name, members)) is not None],
             }
             for family, members in largest
@@ -178,6 +179,14 @@ def _summed(members: Iterable[Suspect]) -> Counter[str]:
     return reasons
 
 
+def _commonest(reasons: Counter[str]) -> list[str]:
+    """Return the commonest reasons, and also that there is waiting: it begins later than the others, and is seldom among them."""
+    names = [reason for reason, _ in reasons.most_common(REASONS)]
+    if WAIT in reasons and WAIT not in names:
+        names.append(WAIT)
+    return [shown_reason(name) for name in names]
+
+
 def _shared(name: str, members: list[Suspect]) -> dict[str, Any] | None:
     """Return the commonest value of a mark, and by which share of the clients it is held; None where it says nothing."""
     counts = Counter(getattr(one, name) for one in members)
@@ -185,6 +194,11 @@ def _shared(name: str, members: list[Suspect]) -> dict[str, Any] | None:
     if not value:
         return None
     return {"what": name, "value": value, "share": count / len(members), "values": len(counts)}
+
+
+def shown_reason(name: str) -> str:
+    """Return a reason in words."""
+    return "waits for room" if name == WAIT else name.replace("_", " ")
 
 
 def shown_path(path: str) -> str:

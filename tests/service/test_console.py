@@ -200,9 +200,12 @@ def test_challenges_and_the_challenger_are_those_of_the_metrics(judge: Judge, mo
     assert app.gate.shadow is not None
     app.gate.shadow.wait()
     app.gate.tallies.challenges.update(solved=2, spent=1)
+    app.gate.tallies.passes.update(waits=3, admitted=4)
     shown = desk_of(app).shown()
     issued = metric(app, enforced="challenge")
-    assert shown["challenges"] == {"issued": issued, "solved": 2, "refused": 1, "rate": 2 / issued, "passes": 0}
+    assert shown["challenges"] == {
+        "issued": issued, "waits": 3, "puzzles": issued - 3, "solved": 2, "refused": 1, "rate": 2 / (issued - 3), "passes": 4,
+    }  # fmt: skip
     assert shown["challenger"] == {"compared": 60, "apart": 0, "rate": 0.0, "pairs": [], "not_compared": 0}
     app.gate.shadow._counts["allow", "block"] += 20
     again = desk_of(app).shown()["challenger"]
@@ -431,30 +434,41 @@ def test_the_newest_row_of_each_client_is_kept(app: Service, moment: Moment) -> 
     assert row.values[COLUMN["client_requests_seen"]] == len(kept)
 
 
-def test_no_flood_of_clients_makes_it_grow() -> None:
-    suspects = Suspects(most=64)
-    template = np.zeros(len(COLUMN), np.float32)
+def arrived(client: int = 0xAA, **seen: Any) -> Any:
+    """An arrival, as far as the table of suspects looks at it."""
+    told = SimpleNamespace(**{"ip": "10.0.0.1", "path": "/", "user_agent": "a", "account": None, **seen})
+    row, hashes = np.zeros(len(COLUMN), np.float32), np.zeros(8, np.uint64)
+    return SimpleNamespace(client=f"{client:016x}", time=60_000_000, row=row, event=told, hashes=hashes)
 
-    recent = Recent()
+
+def answered(decision: str = "block", *reasons: str) -> Any:
+    return SimpleNamespace(decision=decision, raw=1.0, score=1, reasons=reasons or ("rate",), family=None)
+
+
+def test_who_waits_is_told_in_words(app: Service, moment: Moment, browser: TestClient) -> None:
+    decided(app, moment)
+    kept = next(reversed(app.gate._kept.values()))
+    kept.reasons = ("load", "wait", "address_activity")
+    assert "load, waits for room, address activity" in browser.get(f"/console/clients/{kept.client}").text
+
+    suspects, recent = Suspects(), Recent()
+    recent.followers.append(suspects.follow)
+    for reasons in (("rate", "paths", "tokens"), ("wait", "rate", "paths", "tokens")):
+        recent.answered([arrived()], [answered("challenge", *reasons)], Mock())
+    recent.pass_on()
+    for one in (*suspects.top(), *suspects.campaigns()):
+        assert one["reasons"] == ["rate", "paths", "tokens", "waits for room"], "it is not lost among the others"
+
+
+def test_no_flood_of_clients_makes_it_grow() -> None:
+    suspects, recent = Suspects(most=64), Recent()
     recent.followers.append(suspects.follow)
     for start in range(0, 20_000, 200):
-        arrivals: Any = [
-            SimpleNamespace(
-                client=f"{number:016x}",
-                time=60_000_000,
-                row=template,
-                event=SimpleNamespace(
-                    ip=f"10.0.{number // 256 % 256}.{number % 256}",
-                    path="/x" * 500,
-                    user_agent="a" * 5000,
-                    account=None,
-                ),
-                hashes=np.zeros(8, np.uint64),
-            )
+        arrivals = [
+            arrived(number, ip=f"10.0.{number // 256 % 256}.{number % 256}", path="/x" * 500, user_agent="a" * 5000)
             for number in range(start, start + 200)
         ]
-        answer: Any = SimpleNamespace(decision="block", raw=1.0, score=1, reasons=("rate",), family=None)
-        recent.answered(arrivals, [answer] * len(arrivals), Mock())
+        recent.answered(arrivals, [answered()] * len(arrivals), Mock())
         recent.pass_on()
         assert len(suspects) <= 64
     (campaign,) = suspects.campaigns()
@@ -465,25 +479,11 @@ def test_no_flood_of_clients_makes_it_grow() -> None:
 def test_counts_of_a_sample_add_up_to_all_that_was_acted_on() -> None:
     suspects, recent = Suspects(), Recent()
     recent.followers.append(suspects.follow)
-    row, seen = (
-        np.zeros(len(COLUMN), np.float32),
-        SimpleNamespace(ip="10.0.0.1", path="/", user_agent="a", account=None),
-    )
-
-    def come(count: int, decision: str) -> None:
-        arrivals: Any = [
-            SimpleNamespace(
-                client="00000000000000aa", time=60_000_000, row=row, event=seen, hashes=np.zeros(8, np.uint64)
-            )
-            for _ in range(count)
-        ]
-        answer: Any = SimpleNamespace(decision=decision, raw=1.0, score=1, reasons=("rate",), family=None)
-        recent.answered(arrivals, [answer] * count, Mock())
 
     for acted, allowed in ((3000, 0), (1, 0), (700, 900), (2, 3)):
         for count, decision in ((acted, "block"), (allowed, "allow")):
             if count:
-                come(count, decision)
+                recent.answered([arrived() for _ in range(count)], [answered(decision)] * count, Mock())
         recent.pass_on()
     (suspect,) = suspects.top()
     assert suspect["acted"] == suspect["blocked"] == 3703

@@ -153,6 +153,7 @@ def test_an_operator_sees_the_attack_and_who_makes_it(browser: Any, running: Run
         assert number(page, f"enforced-{verdict}") == total(running, enforced=verdict)
     challenged_or_blocked = number(page, "decided-challenge") + number(page, "decided-block")
     assert challenged_or_blocked == acted(running)
+    assert number(page, "waits") == running.metric('botsieve_passes_total{result="waits"}')
     assert page.locator("#drift").text_content() in ("not yet", "unresolved", "steady", "watch", "drift")
     assert page.locator("#campaigns tbody tr").count() >= 1
 

@@ -64,7 +64,9 @@ function showTiles(now) {
   say("load", share(now.load));
   say("flight", `${whole.format(now.totals.in_flight)} in flight`);
   say("solved", share(now.challenges.rate));
-  say("solved-of", `${whole.format(now.challenges.solved)} of ${whole.format(now.challenges.issued)}; ${whole.format(now.challenges.refused)} refused`);
+  say("solved-of", `${whole.format(now.challenges.solved)} of ${whole.format(now.challenges.puzzles)}; ${whole.format(now.challenges.refused)} refused`);
+  say("waits", whole.format(now.challenges.waits));
+  say("waits-of", `of ${whole.format(now.challenges.issued)} challenges`);
   const challenger = now.challenger;
   say("apart", challenger === null ? "none" : share(challenger.rate));
   say("apart-of", challenger === null ? "no challenger is loaded" : `${whole.format(challenger.apart)} of ${whole.format(challenger.compared)}`);
@@ -144,7 +146,7 @@ function showClients(clients) {
       cell("Of", count(one.asked), "n"),
       cell("Lowest score", String(one.score), "n"),
       cell("Family", words(one.family)),
-      cell("Reasons", one.reasons.map(words).join(", "), "long"),
+      cell("Reasons", one.reasons.join(", "), "long"),
     ];
   });
 }
@@ -157,7 +159,7 @@ function showCampaigns(campaigns) {
     cell("Family", words(one.family), "wrap", "th"),
     cell("Clients", whole.format(one.clients), "n"),
     cell("Acted on", count(one.acted), "n"),
-    cell("Reasons", one.reasons.map(words).join(", "), "long"),
+    cell("Reasons", one.reasons.join(", "), "long"),
     cell("Shared", list(one.shares.map(shared)), "long wrap"),
   ]);
 }
