@@ -8,9 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classifier.evaluation.requests import Requests
-from classifier.events import MICROSECONDS
 from classifier.model.bootstrap import share
-from classifier.model.stability import WARM_UP_S
 from classifier.policy import Thresholds
 from classifier.traffic import legitimate
 
@@ -22,44 +20,35 @@ def touched(
 ) -> list[dict[str, Any]]:
     """Return a row for each kind, for all kinds, and for the surge: shares of requests challenged and blocked.
 
-    Challenged means challenged and not blocked. Intervals are over clients, drawn within their kind. `later` has the same of the
-    requests after the log's first `WARM_UP_S`, in which a service that starts with the log would enforce nothing; None where
-    there are none.
+    Challenged means challenged and not blocked. Intervals are over clients, drawn within their kind.
     """
     clients = requests.clients
     kinds = [kind for kind in legitimate.FAMILIES if (clients.group[~clients.malicious] == kind).any()]
     blocked = raw >= np.float32(thresholds.block)
     marks = {"challenged": (raw >= np.float32(thresholds.challenge)) & ~blocked, "blocked": blocked}
-    everything, later = np.ones(len(raw), bool), requests.time >= requests.begins + WARM_UP_S * MICROSECONDS
-    parts = [
-        (_Counts(requests, marks, part), np.random.default_rng(seed)) for seed, part in enumerate((everything, later))
-    ]
+    counts, rng = _Counts(requests, marks), np.random.default_rng(0)
     rows = []
     for kind in ("all", *kinds):
         of = ~clients.malicious if kind == "all" else ~clients.malicious & (clients.group == kind)
-        whole, after = (counts.of(of, rng, resamples) for counts, rng in parts)
-        if whole is not None:
-            awkward = kind in legitimate.AWKWARD or kind in (legitimate.SURGE, "tenant_heavy")
-            rows.append({"kind": kind, "awkward": awkward, **whole, "later": after})
+        awkward = kind in legitimate.AWKWARD or kind in (legitimate.SURGE, "tenant_heavy")
+        rows.append({"kind": kind, "awkward": awkward, **counts.of(of, rng, resamples)})
     return rows
 
 
 class _Counts:
-    """How many requests of each client there are among some, and how many of them are marked."""
+    """How many requests of each client there are, and how many of them are marked."""
 
-    def __init__(self, requests: Requests, marks: dict[str, Flags], among: Flags) -> None:
+    def __init__(self, requests: Requests, marks: dict[str, Flags]) -> None:
         def counted(flags: Flags) -> npt.NDArray[np.float64]:
-            each = (flags & among).astype(np.float64)
+            each = flags.astype(np.float64)
             return np.asarray(np.bincount(requests.client, weights=each, minlength=len(requests.clients)), np.float64)
 
-        self._requests = counted(among)
+        self._requests = counted(np.ones(len(requests), bool))
         self._marked = {name: counted(flags) for name, flags in marks.items()}
 
-    def of(self, clients: Flags, rng: np.random.Generator, resamples: int) -> dict[str, Any] | None:
-        """Return figures of these clients, of which at least one has a request; else None."""
+    def of(self, clients: Flags, rng: np.random.Generator, resamples: int) -> dict[str, Any]:
+        """Return figures of these clients, of which at least one has a request."""
         members = np.flatnonzero(clients & (self._requests > 0))
-        if not len(members):
-            return None
         drawn = members[rng.integers(0, len(members), (resamples, len(members)))]
         total, totals = self._requests[members].sum(), self._requests[drawn].sum(axis=1)
         found: dict[str, Any] = {

@@ -42,6 +42,7 @@ from classifier.evaluation.traffic import read, simulate_all
 from classifier.events import EVENT_SCHEMA
 from classifier.model.apply import Model
 from classifier.model.bundle import Bundle
+from classifier.model.dataset import WARM_UP_SHARE
 from classifier.model.pipeline import TrainOptions, train_bundle
 from classifier.model.ranking import highest
 from classifier.model.train import Settings
@@ -90,7 +91,7 @@ def run_protocol(plan: Plan, folder: Path, threads: int = 2, tell: Step = lambda
     forest, limit = shipped_forest(bundle)
     thresholds = bundle.manifest.policy_thresholds()
     with run.timed("features of the training log"):
-        known = requests_of(read(logs["train"]), threads=threads)
+        known = requests_of(read(logs["train"]), threads=threads, young=WARM_UP_SHARE)  # all that botsieve learns from
     with run.timed("features of the test log"):
         test = requests_of(read(logs["test"]), threads=threads)
     with run.timed("judging the test log"):

@@ -13,12 +13,15 @@ import pyarrow as pa
 from classifier.evaluation.traffic import Traffic
 from classifier.events import MICROSECONDS, clients_of
 from classifier.features.stream import feature_chunks
-from classifier.model.dataset import WARM_UP_SHARE, Dataset
+from classifier.model.dataset import Dataset
 from classifier.model.stability import WARM_UP_S
 
 Codes = npt.NDArray[np.int32]
 SECRET = b"botsieve evaluation"
 """Keys the hashes, so that tables of profiles meet the same collisions in every run."""
+YOUNG_SHARE = 1 / 3
+"""Nothing is judged in the first third of a log, in its first `WARM_UP_S` at most: a service enforces nothing so soon after an
+empty start."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,10 @@ class Clients:
 
 @dataclass(frozen=True)
 class Requests:
-    """n requests by time, without the log's first stretch (in which profiles are young).
+    """n requests by time, without the log's first stretch (in which a service would enforce nothing).
 
     rows float32[n, features] as `spec.NAMES` orders them; client int32[n], places in `clients`; key uint64[n] of the
-    client and row int64[n] in the log, as `Dataset` has them; events table [n]; begins µs, when the log's first request arrived.
+    client and row int64[n] in the log, as `Dataset` has them; events table [n].
     """
 
     rows: npt.NDArray[np.float32]
@@ -63,7 +66,6 @@ class Requests:
     row: npt.NDArray[np.int64]
     events: pa.Table
     clients: Clients
-    begins: int
 
     def __len__(self) -> int:
         return len(self.client)
@@ -95,20 +97,21 @@ class Requests:
         )
 
 
-def requests_of(traffic: Traffic, *, threads: int) -> Requests:
-    """Run the feature engine over a log."""
-    chunks = list(feature_chunks([traffic.events], threads=threads, secret=SECRET))
-    order = np.concatenate([chunk.row for chunk in chunks])
+def requests_of(traffic: Traffic, *, threads: int, young: float = YOUNG_SHARE) -> Requests:
+    """Run the feature engine over a log; the requests of its first share of time `young` do not count."""
     time = traffic.events["time"].to_numpy()
     begin, end = int(time.min()), int(time.max())
-    warm = time[order] >= begin + min(WARM_UP_SHARE * (end - begin), WARM_UP_S * MICROSECONDS)
-    rows = np.concatenate([chunk.rows for chunk in chunks])[warm]
-    key = np.concatenate([chunk.client for chunk in chunks])[warm]
+    counts_from = begin + min(young * (end - begin), WARM_UP_S * MICROSECONDS)
+    chunks = []
+    for chunk in feature_chunks([traffic.events], threads=threads, secret=SECRET):
+        counts = time[chunk.row] >= counts_from
+        chunks.append((chunk.row[counts], chunk.rows[counts], chunk.client[counts]))
+    row, rows, key = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     del chunks
-    kept = pa.array(order[warm])
+    kept = pa.array(row)
     events = traffic.events.take(kept).combine_chunks()
     client, clients = _clients(events, traffic.grade.take(kept), traffic.campaign.take(kept))
-    return Requests(rows, client, key, order[warm], events, clients, begin)
+    return Requests(rows, client, key, row, events, clients)
 
 
 def _clients(events: pa.Table, grade: pa.ChunkedArray, campaign: pa.ChunkedArray) -> tuple[Codes, Clients]:
@@ -139,4 +142,4 @@ def kept(requests: Requests, rows: npt.NDArray[Any]) -> Requests:
     parts = {field.name: getattr(requests, field.name) for field in fields(Requests)}
     taken = {name: parts[name][at] for name in ("rows", "client", "key", "row")}
     events = requests.events.take(pa.array(at))
-    return Requests(**taken, events=events, clients=requests.clients, begins=requests.begins)
+    return Requests(**taken, events=events, clients=requests.clients)

@@ -177,12 +177,10 @@ def _touched(name: str, title: str, rows: list[dict[str, Any]], note: str) -> Ta
         [
             f"`{row['kind']}`" if row["kind"] != "all" else "all", f"{row['clients']:,}", f"{row['requests']:,}",
             interval(row["challenged"], 3), interval(row["blocked"], 3), share(row["clients_touched"]),
-            *(interval(row["later"][what], 3) if row["later"] else "–" for what in ("challenged", "blocked")),
         ]
         for row in rows
     ]  # fmt: skip
     header = ["kind", "clients", "requests", "challenged", "blocked", "clients ever touched"]
-    header += ["challenged after an hour", "blocked after an hour"]
     return Table(name, title, note, header, lines)
 
 
@@ -190,8 +188,7 @@ def _legitimate(result: Result) -> Table:
     budgets = result["budgets"]
     note = (
         f"Shares in %, at the default budgets ({100 * budgets['challenge']:g} % challenged or blocked, at most "
-        f"{100 * budgets['block']:g} % blocked, on the training's validation data); in brackets 95 % over clients. The last "
-        "two columns leave out the log's first hour, in which a service that starts with it enforces nothing."
+        f"{100 * budgets['block']:g} % blocked, on the training's validation data); in brackets 95 % over clients."
     )
     return _touched("legitimate", "Legitimate clients touched", budgets["legitimate"], note)
 
@@ -335,7 +332,9 @@ def _counts(result: Result) -> Table:
         for name, counts in result["counts"].items()
     ]
     header = ["log", "legitimate clients", "attackers", "legitimate requests", "requests"]
-    return Table("counts", "The logs", "Counted without the first stretch, in which profiles are young.", header, rows)
+    return Table(
+        "counts", "The logs", "Counted without the first hour, in which a service enforces nothing.", header, rows
+    )
 
 
 def _seconds(result: Result) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +21,7 @@ from classifier.evaluation.plan import PLANS, Log
 from classifier.evaluation.recall import Recalls
 from classifier.evaluation.requests import Clients, Requests, kept, requests_of
 from classifier.evaluation.traffic import DAY_SEED, Traffic, file_of, read, write
-from classifier.events import MICROSECONDS
 from classifier.model.ranking import highest
-from classifier.model.stability import WARM_UP_S
 from classifier.policy import Thresholds
 from classifier.traffic import GRADES, Each, families
 
@@ -176,20 +173,19 @@ def test_an_even_choice_takes_so_many_of_each_client(requests: Requests) -> None
     assert chosen.events.num_rows == len(chosen.rows)
 
 
-def test_what_a_new_service_would_not_enforce_is_told_apart(requests: Requests) -> None:
+def test_what_a_new_service_would_not_enforce_does_not_count(traffic: Traffic, requests: Requests) -> None:
+    time = traffic.events["time"].to_numpy()
+    counts_from = time.min() + (time.max() - time.min()) / 3
+    assert len(requests) == (time >= counts_from).sum()
+    assert requests.time.min() >= counts_from
+
+
+def test_touched_counts_each_request_once(requests: Requests) -> None:
     raw = np.where(np.arange(len(requests)) % 3 == 0, np.float32(1), np.float32(0))
-    middle = int(np.median(requests.time))
-    for begins in (middle - WARM_UP_S * MICROSECONDS, int(requests.time[0]) - WARM_UP_S * MICROSECONDS, middle):
-        changed = replace(requests, begins=begins)
-        everyone = touched(changed, raw, Thresholds(0.5, 2.0), resamples=10)[0]
-        after = ~requests.malicious & (requests.time >= begins + WARM_UP_S * MICROSECONDS)
-        assert everyone["challenged"]["value"] == pytest.approx(raw[~requests.malicious].mean())
-        if not after.any():
-            assert everyone["later"] is None
-            continue
-        assert everyone["later"]["requests"] == after.sum()
-        assert everyone["later"]["challenged"]["value"] == pytest.approx(raw[after].mean())
-        assert everyone["later"]["blocked"]["value"] == 0.0
+    everyone, *kinds = touched(requests, raw, Thresholds(0.5, 2.0), resamples=10)
+    assert everyone["challenged"]["value"] == pytest.approx(raw[~requests.malicious].mean())
+    assert everyone["blocked"]["value"] == 0.0
+    assert everyone["requests"] == sum(kind["requests"] for kind in kinds) == (~requests.malicious).sum()
 
 
 def test_clients_carry_their_grade_and_campaign(requests: Requests) -> None:
