@@ -1,6 +1,7 @@
 // Waits on the page that says there is no room: asks again in the background, and leaves the page only for another answer,
 // because one that loads itself anew takes away the place of whoever is reading it.
 const WAITING = "Waiting for room. This page tries again by itself.";
+const SILENT = "The site does not answer just now. This page tries again by itself.";
 
 const status = document.getElementById("status");
 const onward = document.getElementById("onward");
@@ -10,15 +11,16 @@ const next = document.getElementById("next");
 const say = (text) => { if (status.textContent !== text) status.textContent = text; };
 const sleep = (seconds) => new Promise((resolve) => { setTimeout(resolve, 1000 * seconds); });
 
-// Seconds to wait on: 0 or no number where the answer is another one than that there is no room.
+// Seconds to wait on: 0 or no number where the answer is another one than that there is no room, or that the site is busy.
 async function ask(seconds) {
   try {
     const answer = await fetch(onward.href, { headers: { Accept: "text/html" }, cache: "no-store", redirect: "manual" });
-    if (answer.status !== 401) return 0;
-    say(WAITING);
-    return Number(answer.headers.get("Retry-After"));
+    const busy = answer.status === 429 || answer.status >= 500;
+    if (answer.status !== 401 && !busy) return 0;
+    say(busy ? SILENT : WAITING);
+    return Number(answer.headers.get("Retry-After")) || (busy ? seconds : 0);
   } catch {
-    say("The site does not answer just now. This page tries again by itself.");
+    say(SILENT);
     return seconds;
   }
 }
