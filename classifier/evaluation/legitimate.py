@@ -39,11 +39,10 @@ class _Counts:
     """How many requests of each client there are, and how many of them are marked."""
 
     def __init__(self, requests: Requests, marks: dict[str, Flags]) -> None:
-        def counted(flags: Flags) -> npt.NDArray[np.float64]:
-            each = flags.astype(np.float64)
-            return np.asarray(np.bincount(requests.client, weights=each, minlength=len(requests.clients)), np.float64)
+        def counted(weights: Flags | None) -> npt.NDArray[np.int64 | np.float64]:
+            return np.bincount(requests.client, weights, minlength=len(requests.clients))
 
-        self._requests = counted(np.ones(len(requests), bool))
+        self._requests = counted(None)
         self._marked = {name: counted(flags) for name, flags in marks.items()}
 
     def of(self, clients: Flags, rng: np.random.Generator, resamples: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ class Log:
     name: str
     seed: int
     clients: int
-    duration: float = 10_800.0
+    duration: float = 7200.0
     each: Each | None = None
     surge: float = 0.0
     days: int = 1
@@ -48,19 +48,22 @@ class Plan:
     real_data: bool = True
 
 
+JUDGED_S = 3 * 3600.0
+"""The length of logs that are judged, s: in the first of the three hours a service enforces nothing (see `requests_of`)."""
+
 FULL = Plan(
     "full",
-    train=Log("train", 11, 4000, 7200.0, each=Each(48, 0.4), surge=5.0, days=2),
-    validation=Log("validation", 12, 4000, each=Each(48, 0.4)),
-    test=Log("test", 13, 10_000, each=Each(150, 0.4)),  # so that of each a hundred come after the first hour
-    surge=Log("surge", 15, 4000, surge=10.0),  # of seed 14 the surge comes in the hour that does not count
+    train=Log("train", 11, 4000, each=Each(48, 0.4), surge=5.0, days=2),
+    validation=Log("validation", 12, 4000, JUDGED_S, each=Each(48, 0.4)),
+    test=Log("test", 13, 10_000, JUDGED_S, each=Each(150, 0.4)),  # so that of each a hundred come after the first hour
+    surge=Log("surge", 15, 4000, JUDGED_S, surge=10.0),  # of seed 14 the surge comes in the hour that does not count
 )
 SMALL = Plan(
     "small",
-    train=Log("train", 21, 300, 7200.0, each=Each(8, 0.3), surge=5.0, days=2),
-    validation=Log("validation", 22, 200, 7200.0, each=Each(6, 0.2)),
-    test=Log("test", 23, 600, 7200.0, each=Each(8, 0.3)),
-    surge=Log("surge", 24, 200, 7200.0, surge=10.0),
+    train=Log("train", 21, 300, each=Each(8, 0.3), surge=5.0, days=2),
+    validation=Log("validation", 22, 200, each=Each(6, 0.2)),
+    test=Log("test", 23, 600, each=Each(8, 0.3)),
+    surge=Log("surge", 24, 200, surge=10.0),
     left_out=("distillation", "jailbreak"),
     resamples=100,
     flood_clients=0,
